@@ -1,0 +1,193 @@
+"""From a namespace's configuration to checked credentials: all sources in parallel, under one deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from wise_creds._engine import Job
+from wise_creds._expand import retold
+from wise_creds._registry import find, sdk_translator
+from wise_creds.clock import Clock
+from wise_creds.config import NamespaceConfig, SourceConfig, model_problems
+from wise_creds.credentials import Checked, Credentials, Fields, check
+from wise_creds.errors import (
+    CredentialsError,
+    LoadError,
+    Notice,
+    PluginError,
+    ProviderError,
+    ProviderUnavailableError,
+    WiseCredsError,
+)
+from wise_creds.provider import Provider, SecretDocument
+from wise_creds.secret import Secret
+from wise_creds.shield import Outcome, Translate, attempt, described, unexpected
+
+T = TypeVar("T")
+log = logging.getLogger("wise_creds")
+
+
+@dataclass(frozen=True)
+class _Source:
+    provider: Provider
+    config: SourceConfig
+    translate: Translate
+
+
+class Loader:
+    """
+    The opened sources of one namespace.
+
+    Args:
+        config: what to load; its errors, and those of the plug-ins, are in `errors`.
+        clock: time.
+        environ: the process environment, for the providers.
+    """
+
+    def __init__(self, config: NamespaceConfig, *, clock: Clock, environ: Mapping[str, str]) -> None:
+        self.config = config
+        self._clock = clock
+        self._sources: list[_Source] = []
+        problems: list[WiseCredsError] = []
+        for source in config.sources:
+            try:
+                self._sources.append(self._opened(source, environ))
+            except LoadError as several:
+                problems += several.errors
+        self.errors = (*config.errors, *self._retold(problems))
+
+    def load(self) -> tuple[Credentials, tuple[Notice, ...]]:
+        """
+        Read, join and check.
+
+        Raises:
+            LoadError: everything that is wrong.
+        """
+        checked = self.check(self.read())
+        if checked.credentials is None:
+            raise LoadError(checked.errors)
+        return checked.credentials, checked.notices
+
+    def read(self) -> Fields:
+        """
+        Read all sources, in parallel, until the deadline.
+
+        Raises:
+            LoadError: the configuration is wrong, or a source failed.
+        """
+        if self.errors:
+            raise LoadError(self.errors)
+        deadline = self._clock.boot() + self.config.options.deadline
+        jobs = [Job(_reading(source, deadline), name=f"load {source.config.provider}") for source in self._sources]
+        documents: list[SecretDocument] = []
+        problems: list[WiseCredsError] = []
+        for source, job in zip(self._sources, jobs, strict=True):
+            outcome = job.wait(self._clock, deadline)
+            if outcome is None:
+                job.abandon()
+                problems.append(self._too_late(source))
+            elif isinstance(outcome.error, WiseCredsError):
+                problems.append(outcome.error)
+            else:
+                documents.append(outcome.unwrap())
+        fields, twice = self._joined(documents)
+        if problems or twice:
+            raise LoadError(self._retold([*problems, *twice]))
+        self._notices = tuple(notice for document in documents for notice in document.notices)
+        return fields
+
+    def check(self, fields: Fields) -> Checked:
+        """Judge the fields; nothing is raised for what is wrong with them."""
+        outcome = attempt(
+            lambda: check(fields, self.config.expectations(), now=self._clock.wall()), unexpected
+        )
+        if isinstance(outcome.error, WiseCredsError):
+            return Checked(None, (CredentialsError(outcome.error.message),), ())
+        checked = outcome.unwrap()
+        notices = (*self.config.notices, *self._retold([*self._notices, *checked.notices]))
+        return replace(checked, errors=tuple(self._retold(checked.errors)), notices=notices)
+
+    def close(self) -> None:
+        """Let the providers go."""
+        for source in self._sources:
+            attempt(source.provider.close, source.translate)
+
+    def _opened(self, source: SourceConfig, environ: Mapping[str, str]) -> _Source:
+        problems: list[WiseCredsError] = []
+        try:
+            plugin = find(source.provider)
+            model: type[BaseModel] = plugin.Options
+            given = dict(source.options)
+            shared = self.config.options.allow_readable_by
+            if shared and "allow_readable_by" in model.model_fields:
+                given.setdefault("allow_readable_by", shared)
+            options = model.model_validate(given, context={"base": self.config.base})
+            provider = plugin(
+                options, namespace=self.config.namespace, environ=environ, clock=self._clock
+            )
+            return _Source(provider, source, _translator(source))
+        except PluginError as problem:
+            vars(problem)["location"] = f"{source.place}.provider"
+            problems = [problem]
+        except ValidationError as invalid:
+            problems = model_problems(invalid, model, source.place)
+        raise LoadError(problems)
+
+    def _joined(self, documents: list[SecretDocument]) -> tuple[Fields, list[WiseCredsError]]:
+        values: dict[str, Secret] = {}
+        places: dict[str, str] = {}
+        twice: list[WiseCredsError] = []
+        for document in documents:
+            for name, value in document.fields.items():
+                place = f"{document.location}: {name}"
+                if name in values:
+                    twice.append(CredentialsError(f"also given by {places[name]}", code="WC311", location=place,
+                                                  hint="name the fields of each source with fields = { … }"))  # fmt: skip
+                values[name], places[name] = value, place
+        rewrite = self.config.expansion.as_written
+        fields = Fields(
+            values,
+            {name: rewrite(place) for name, place in places.items()},
+            tuple(name for document in documents for name in document.names),
+            "+".join(document.version for document in documents),
+            tuple(rewrite(document.location) for document in documents),
+        )
+        return fields, twice
+
+    def _too_late(self, source: _Source) -> ProviderUnavailableError:
+        return ProviderUnavailableError(
+            f"{source.config.provider} did not answer within {self.config.options.deadline:g} s",
+            code="WC304",
+            location=source.config.place,
+            hint="is the store reachable from here? deadline = … gives it longer",
+        )
+
+    def _retold(self, told: list[T] | tuple[T, ...]) -> list[T]:
+        return retold(told, namespace=self.config.namespace, rewrite=self.config.expansion.as_written)  # type: ignore[type-var]
+
+
+def _reading(source: _Source, deadline: float) -> Callable[[Job[SecretDocument]], Outcome[SecretDocument]]:
+    return lambda _job: attempt(lambda: source.provider.fetch(deadline=deadline), source.translate)
+
+
+def _translator(source: SourceConfig) -> Translate:
+    missing = sdk_translator(source.provider)
+
+    def translate(caught: BaseException) -> WiseCredsError:
+        return missing(caught) or ProviderError(
+            f"the provider failed: {described(caught)}", code="WC399", location=source.place,
+            hint="please report this to the provider's authors",
+        )  # fmt: skip
+
+    return translate
+
+
+def announce(notices: tuple[Notice, ...]) -> None:
+    """Log what is worth saying about a load."""
+    for notice in notices:
+        log.log(logging.WARNING if notice.level == "warning" else logging.INFO, "%s", notice)

@@ -1,0 +1,327 @@
+"""
+The tokens of one fetcher and their three states: fresh, due, expired.
+
+Fresh: handed out after one comparison. Due: still handed out at once, while one background thread renews. Expired:
+callers wait for one shared fetch. An expired token is never handed out, a valid one never withheld.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Literal, NamedTuple
+
+from wise_creds._engine import Job
+from wise_creds.clock import Clock
+from wise_creds.errors import TokenError, TokenUnavailableError, WiseCredsError
+from wise_creds.shield import Outcome, attempt, described
+from wise_creds.token import Token
+
+log = logging.getLogger("wise_creds")
+
+_WALL_LOOK = 1.0  # seconds of boot time between two looks at the wall clock
+_EARLIEST = 0.94  # the renewal point is refresh_at times uniform(0.94, 1): workers started together spread out
+_BACK_OFF = (30.0, 300.0)  # seconds after a failed renewal, doubled each time
+_RETRY_BASE, _RETRY_CAP, _ATTEMPTS = 0.2, 5.0, 4
+_AFTER_401 = 10.0  # seconds between two renewals because of refusals
+
+Ask = Callable[[Job[Token], float], Token]
+
+
+class _Snapshot(NamedTuple):
+    """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""
+
+    look_at: float
+    token: Token
+    renew_at: float
+    expires_at: float
+    expires_wall: float
+
+
+class _Slot:
+    """The place of one token: a thread's, or the process's."""
+
+    def __init__(self) -> None:
+        self.snapshot: _Snapshot | None = None
+        self.lock = threading.Lock()
+        self.job: Job[Token] | None = None
+
+
+class _Lease:
+    """A thread's hold on a slot; when the thread ends, the slot goes to the next new thread."""
+
+    def __init__(self, slot: _Slot, free: deque[_Slot]) -> None:
+        self.slot = slot
+        self._free = free
+
+    def __del__(self) -> None:
+        self._free.append(self.slot)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How tokens are kept: their scope, the share of their life after which they are renewed, seconds to wait."""
+
+    scope: Literal["thread", "process"] = "thread"
+    refresh_at: float = 0.8
+    deadline: float = 10.0
+    namespace: str | None = None
+
+
+class TokenCache:
+    """
+    The tokens of one fetcher.
+
+    Args:
+        ask: one token request; runs within the shield.
+        clock: time.
+        policy: scope, renewal point and deadline.
+        uniform: randomness, `random.uniform`.
+    """
+
+    def __init__(
+        self, ask: Ask, *, clock: Clock, policy: Policy, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._policy = policy
+        self._uniform = uniform
+        self.error: TokenError | None = None
+        self.closed = False
+        self.reset()
+        _caches.add(self)
+
+    def reset(self) -> None:
+        """Start clean: no token, no lock, nothing under way; also called in the child of a fork."""
+        self._free: deque[_Slot] = deque()
+        self._slots: list[_Slot] = []
+        self._mine: threading.local | SimpleNamespace = (
+            threading.local() if self._policy.scope == "thread" else SimpleNamespace()
+        )
+        self._renewal: Job[None] | None = None
+        self._failures = 0
+        self._renew_not_before = 0.0
+        self._refused_at: float | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Forget all tokens for good; further calls raise a TokenError (WC513)."""
+        self.closed = True
+        self.reset()
+
+    def current(self) -> Token | None:
+        """Give the caller's token if it has a valid one; one comparison while it is fresh."""
+        try:
+            snapshot = self._mine.lease.slot.snapshot
+        except AttributeError:
+            return None
+        if snapshot is not None and self._clock.boot() < snapshot.look_at:
+            token: Token = snapshot.token
+            return token
+        return self._second_look(self._mine.lease.slot)
+
+    def _second_look(self, slot: _Slot) -> Token | None:
+        snapshot, now, wall = slot.snapshot, self._clock.boot(), self._clock.wall()
+        if snapshot is None or now >= snapshot.expires_at or wall >= snapshot.expires_wall:
+            return None
+        if now >= snapshot.renew_at:
+            self._renew_soon(now)
+        else:
+            slot.snapshot = snapshot._replace(look_at=min(snapshot.renew_at, now + _WALL_LOOK))
+        return snapshot.token
+
+    def obtain(self) -> Token:
+        """
+        Give a valid token, waiting for one if need be.
+
+        Raises:
+            TokenError: none could be had before the deadline.
+        """
+        deadline = self._clock.boot() + self._policy.deadline
+        slot = self._slot()
+        while True:
+            token, job = self._token_or_job(slot)
+            if job is None:
+                return token  # type: ignore[return-value]  # it is one or the other
+            settled = self._settled(slot, job, job.wait(self._clock, deadline), deadline)
+            if settled is not None:
+                return settled.unwrap()
+
+    async def obtain_async(self) -> Token:
+        """Do the same as `obtain` without blocking the event loop."""
+        deadline = self._clock.boot() + self._policy.deadline
+        slot = self._slot()
+        while True:
+            token, job = self._token_or_job(slot)
+            if job is None:
+                return token  # type: ignore[return-value]  # it is one or the other
+            settled = self._settled(slot, job, await job.wait_async(self._clock, deadline), deadline)
+            if settled is not None:
+                return settled.unwrap()
+
+    def fetch(self) -> Token:
+        """Ask for a new token whatever is held, and keep it."""
+        slot = self._slot()
+        deadline = self._clock.boot() + self._policy.deadline
+        job = self._job(slot)
+        return self._fetched(job, job.wait(self._clock, deadline)).unwrap()
+
+    async def fetch_async(self) -> Token:
+        """Do the same as `fetch` without blocking the event loop."""
+        slot = self._slot()
+        deadline = self._clock.boot() + self._policy.deadline
+        job = self._job(slot)
+        return self._fetched(job, await job.wait_async(self._clock, deadline)).unwrap()
+
+    def invalidate(self, token: Token) -> bool:
+        """Drop a token wherever it is still the current one; whether it was."""
+        found = False
+        for slot in list(self._slots):
+            if slot.snapshot is not None and slot.snapshot.token is token:
+                slot.snapshot, found = None, True
+        return found
+
+    def refused(self, token: Token) -> bool:
+        """Take note of a 401 that a token met; whether sending again with another one is worth it."""
+        with self._lock:
+            held = any(slot.snapshot is not None and slot.snapshot.token is token for slot in self._slots)
+            if not held:
+                return True
+            now = self._clock.boot()
+            if self._refused_at is not None and now - self._refused_at < _AFTER_401:
+                return False
+            self._refused_at = now
+        self.invalidate(token)
+        return True
+
+    def longest_left(self) -> float | None:
+        """Seconds that the longest-lived token has left; None without a valid one."""
+        tokens = [snapshot.token for slot in list(self._slots) if (snapshot := slot.snapshot) is not None]
+        return max((left for token in tokens if (left := token.remaining()) > 0), default=None)
+
+    def _slot(self) -> _Slot:
+        if self.closed:
+            raise TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
+        with contextlib.suppress(AttributeError):
+            slot: _Slot = self._mine.lease.slot
+            return slot
+        with self._lock:
+            if self._policy.scope == "process" and self._slots:
+                slot = self._slots[0]
+            elif self._free:
+                slot = self._free.popleft()
+            else:
+                slot = _Slot()
+                self._slots.append(slot)
+            self._mine.lease = _Lease(slot, self._free)
+        return slot
+
+    def _token_or_job(self, slot: _Slot) -> tuple[Token | None, Job[Token] | None]:
+        with slot.lock:
+            token = self._second_look(slot)
+            if token is not None:
+                return token, None
+            if slot.job is None or slot.job.done or slot.job.abandoned.is_set():
+                slot.job = self._job(slot)
+            return None, slot.job
+
+    def _job(self, slot: _Slot) -> Job[Token]:
+        deadline = self._clock.boot() + self._policy.deadline
+        return Job(lambda job: self._filled(slot, job, deadline, attempts=_ATTEMPTS), name="token")
+
+    def _settled(
+        self, slot: _Slot, job: Job[Token], outcome: Outcome[Token] | None, deadline: float
+    ) -> Outcome[Token] | None:
+        """Say what a waiter does with what it waited for; None: the fetch it had joined was given up, try again."""
+        if outcome is None and job.abandoned.is_set() and self._clock.boot() < deadline:
+            return None
+        fetched = self._fetched(job, outcome)
+        if fetched.error is None or not isinstance(fetched.error, TokenError) or self._policy.scope == "process":
+            return fetched
+        for other in list(self._slots):
+            token = self._second_look(other) if other is not slot else None
+            if token is not None:
+                log.warning("%s; a token of another thread serves meanwhile", fetched.error)
+                return Outcome(value=token)
+        return fetched
+
+    def _fetched(self, job: Job[Token], outcome: Outcome[Token] | None) -> Outcome[Token]:
+        if outcome is None:
+            job.abandon()
+            return Outcome(error=TokenUnavailableError(
+                f"no token within {self._policy.deadline:g} s", code="WC508", namespace=self._policy.namespace,
+                hint="is the token endpoint reachable from here? deadline = … gives it longer",
+            ))  # fmt: skip
+        # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
+        return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))
+
+    def _filled(self, slot: _Slot, job: Job[Token], deadline: float, *, attempts: int) -> Outcome[Token]:
+        """Ask, again if that may help, and put the token into its slot."""
+        for number in range(attempts):
+            outcome = attempt(lambda: self._ask(job, deadline), _unforeseen)
+            if outcome.error is None:
+                slot.snapshot = self._snapshot(outcome.unwrap())
+                self.error, self._failures = None, 0
+                return outcome
+            error = outcome.error
+            self.error = error if isinstance(error, TokenError) else None
+            if not isinstance(error, WiseCredsError) or not error.retryable or number == attempts - 1:
+                break
+            pause = self._uniform(0, min(_RETRY_CAP, _RETRY_BASE * 2**number))
+            pause = max(pause, getattr(error, "retry_after", None) or 0.0)
+            if self._clock.boot() + pause >= deadline or self._clock.wait(job.abandoned, pause):
+                break
+        return outcome
+
+    def _snapshot(self, token: Token) -> _Snapshot:
+        now, left = self._clock.boot(), token.remaining()
+        # `remaining` began before the request, so what the request took is off the life already.
+        renew_at = now + left * self._policy.refresh_at * self._uniform(_EARLIEST, 1.0)
+        return _Snapshot(min(renew_at, now + _WALL_LOOK), token, renew_at, now + left, token.expires_at.timestamp())
+
+    def _renew_soon(self, now: float) -> None:
+        """Have the background thread renew what is due, unless it is at work or backing off."""
+        if now < self._renew_not_before:
+            return
+        with self._lock:
+            if now >= self._renew_not_before and (self._renewal is None or self._renewal.done):
+                self._renewal = Job(self._renew_due, name="renewal")
+
+    def _renew_due(self, job: Job[None]) -> Outcome[None]:
+        for slot in list(self._slots):
+            snapshot = slot.snapshot
+            if self.closed or snapshot is None or self._clock.boot() < snapshot.renew_at:
+                continue
+            deadline = self._clock.boot() + self._policy.deadline
+            outcome = self._filled(slot, job, deadline, attempts=1)  # type: ignore[arg-type]  # any job can be given up
+            if outcome.error is not None:
+                pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
+                self._failures += 1
+                self._renew_not_before = self._clock.boot() + self._uniform(pause / 2, pause)
+                log.warning("renewal failed, the present token serves on: %s", outcome.error)
+                break
+        return Outcome()
+
+
+def _unforeseen(caught: BaseException) -> TokenError:
+    return TokenError(f"the token request failed: {described(caught)}", code="WC514", hint="please report this")
+
+
+_caches: weakref.WeakSet[TokenCache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache.reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)

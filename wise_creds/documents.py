@@ -1,0 +1,86 @@
+"""Documents that hold several fields (JSON, TOML), read the same way by every provider; for use within the shield."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+
+from wise_creds.errors import CredentialsError, printable
+from wise_creds.provider import CANONICAL_FIELDS
+from wise_creds.secret import Secret
+
+
+class _TwiceError(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _TwiceError
+    return dict(pairs)
+
+
+def read_document(raw: bytes, kind: str, *, location: str) -> dict[str, object]:
+    """
+    Parse a document.
+
+    Args:
+        raw: its bytes, UTF-8.
+        kind: `"JSON"` or `"TOML"`.
+        location: for messages.
+
+    Raises:
+        CredentialsError: not that kind (WC309), or not an object with each key once (WC310).
+    """
+    content: object
+    try:
+        text = raw.decode("utf-8-sig")
+        content = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=_once)
+    except _TwiceError:
+        raise CredentialsError("a key stands there twice", code="WC310", location=location) from None
+    except (ValueError, RecursionError):
+        raise CredentialsError(f"not {kind}", code="WC309", location=location) from None
+    if not isinstance(content, dict):
+        raise CredentialsError("not a JSON object", code="WC310", location=location,
+                               hint='store {"client_id": …, "client_secret": …}')  # fmt: skip
+    return content
+
+
+def pick_fields(
+    document: Mapping[str, object], renamed: Mapping[str, str] | None, *, location: str
+) -> tuple[dict[str, Secret], tuple[str, ...]]:
+    """
+    Take the fields out of a document.
+
+    Args:
+        document: names to values; a nested object is reached by a dotted name, unless a key has the dot itself.
+        renamed: canonical names to the names used here; the rest is taken by its own name.
+        location: for messages.
+
+    Returns:
+        The fields, and every name seen.
+
+    Raises:
+        CredentialsError: a field's value is not a string (WC310).
+    """
+    renamed = renamed or {}
+    chosen = {name: _at(document, key) for name, key in renamed.items()}
+    chosen |= {key: value for key, value in document.items() if key not in (*renamed, *renamed.values())}
+    fields: dict[str, Secret] = {}
+    for name, value in chosen.items():
+        if isinstance(value, str):
+            fields[name] = Secret(value, name=printable(name))
+        elif value is not None and (name in renamed or name in CANONICAL_FIELDS):
+            raise CredentialsError("the value is not a string", code="WC310", location=f"{location}: {printable(name)}",
+                                   hint="put it in quotes")  # fmt: skip
+    return fields, tuple(document)
+
+
+def _at(document: Mapping[str, object], key: str) -> object:
+    if key in document:
+        return document[key]
+    value: object = document
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
