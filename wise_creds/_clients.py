@@ -112,7 +112,7 @@ def _replayable(request: httpx.Request) -> bool:
 def _translator(request: httpx.Request) -> Translate:
     def translate(caught: BaseException) -> BaseException:
         if isinstance(caught, httpx.TransportError):
-            return type(caught)(described(caught), request=request)
+            return type(caught)(described(caught, place=False), request=request)
         return caught  # the caller's own, out of a body that it streams
 
     return translate

@@ -242,7 +242,8 @@ class TokenCache:
         self, slot: _Slot, job: Job[Token], outcome: Outcome[Token] | None, deadline: float
     ) -> Outcome[Token] | None:
         """Say what a waiter does with what it waited for; None: the fetch it had joined was given up, try again."""
-        if outcome is None and job.abandoned.is_set() and self._clock.boot() < deadline:
+        given_up = job.abandoned.is_set() and (outcome is None or outcome.error is not None)
+        if given_up and self._clock.boot() < deadline:
             return None
         fetched = self._fetched(job, outcome)
         if fetched.error is None or not isinstance(fetched.error, TokenError) or self._policy.scope == "process":

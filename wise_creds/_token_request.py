@@ -158,7 +158,7 @@ class TokenRequest:
         elif ignored := next((name for name in _PROXY_VARIABLES if self.environ.get(name)), None):
             hint = f'{ignored} is set but never used silently: if it is needed, set proxy = "http://host:port"'
         slow = isinstance(caught, httpx.TimeoutException)
-        return TokenUnavailableError(f"no answer: {described(caught)}", code="WC508" if slow else "WC506", hint=hint)
+        return TokenUnavailableError(f"no answer: {described(caught, place=False)}", code="WC508" if slow else "WC506", hint=hint)
 
 
 _CERTIFICATE_HINT = "is the certificate active in Developer Hub, and is this its host? wise-creds validate shows its dates"

@@ -163,8 +163,8 @@ def unexpected(caught: BaseException) -> WiseCredsError:
     return WiseCredsError(f"unexpected {described(caught)}", hint="please report this with the code and the place")
 
 
-def described(caught: BaseException) -> str:
-    """Name a foreign exception by type, place and system code; its own text may hold anything and stays out."""
+def described(caught: BaseException, *, place: bool = True) -> str:
+    """Name a foreign exception by type, system code and place; its own text may hold anything and stays out."""
     code = ""
     for error in _chain(caught):
         if isinstance(error, ssl.SSLError):
@@ -176,8 +176,8 @@ def described(caught: BaseException) -> str:
         if code:
             break
     frames = traceback.extract_tb(caught.__traceback__)
-    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return printable(f"{type(caught).__name__}{f' ({code})' if code else ''}{place}")
+    where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames and place else ""
+    return printable(f"{type(caught).__name__}{f' ({code})' if code else ''}{where}")
 
 
 def errno_name(error: OSError) -> str:

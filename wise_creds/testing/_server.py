@@ -95,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
     timeout = 60
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Serve the API routes."""
