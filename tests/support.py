@@ -130,6 +130,14 @@ def write_fields(directory: Path, fields: Mapping[str, str | bytes]) -> Path:
     return directory
 
 
+def until(happened: Callable[[], bool]) -> None:
+    """Wait, ten seconds at most, until something that another thread does is seen."""
+    pause, end = threading.Event(), SYSTEM_CLOCK.boot() + 10
+    while not happened():
+        assert SYSTEM_CLOCK.boot() < end
+        pause.wait(0.002)
+
+
 def finished(value: object) -> Job[object]:
     """A job whose outcome is there."""
     job: Job[object] = Job(lambda _job: Outcome(value=value), name="test")

@@ -28,7 +28,9 @@ def test_the_shortest_configuration_is_a_provider_and_its_place() -> None:
     """Everything else has a default."""
     found = namespace_config(read_config({"sandbox": SOURCE}, {}), S)
     assert (found.errors, found.notices, found.mtls) == ((), (), True)
-    assert [(source.provider, dict(source.options)) for source in found.sources] == [("files", {"directory": "secrets"})]
+    assert [(source.provider, dict(source.options)) for source in found.sources] == [
+        ("files", {"directory": "secrets"})
+    ]
     assert (found.options.refresh_at, found.options.deadline, found.options.token_scope) == (0.8, 10.0, "thread")
 
 

@@ -166,14 +166,18 @@ def test_a_personal_token_is_a_static_bearer(tmp_path: Path) -> None:
     write_fields(tmp_path / "s", {"personal_token": "canary-personal-token\n"})
     with MockWise(mtls=False) as plain:
         plain.state.tokens["canary-personal-token"] = 2e10
-        table = {"provider": "files", "directory": "s", "base_url": plain.base_url, "grant": "personal_token", "mtls": "off"}
+        table = {
+            "provider": "files",
+            "directory": "s",
+            "base_url": plain.base_url,
+            "grant": "personal_token",
+            "mtls": "off",
+        }
         with wise_creds.connect("sandbox", config={"sandbox": table}) as wise, wise.client() as http:
             assert http.get("/v2/profiles").status_code == 200
             assert plain.token_requests == 0
             assert wise.status()["certificate_not_after"] is None
-        fetcher = wise_creds.TokenFetcher(
-            wise.current().credentials, base_url="https://api.wise-sandbox.com"
-        )
+        fetcher = wise_creds.TokenFetcher(wise.current().credentials, base_url="https://api.wise-sandbox.com")
         assert fetcher.authorization() == "Bearer canary-personal-token"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from support import CLIENT_ID, CLIENT_SECRET, Material, leaks
 
 from wise_creds import Credentials, Namespace
@@ -28,6 +31,9 @@ from wise_creds.testing import Authority, Issued
 GOOD = Material()
 P = Namespace.PRODUCTION
 TITLE = PrivateFormat.PKCS8
+CANARIES: dict[str, str | bytes] = {
+    "id": CLIENT_ID, "secret": CLIENT_SECRET, "key": GOOD.issued.key_pem.splitlines()[1],
+}  # fmt: skip
 
 
 def _key(issued: Issued, password: bytes | None = None, form: PrivateFormat = TITLE) -> bytes:
@@ -57,8 +63,7 @@ def test_good_fields_make_credentials() -> None:
 def test_credentials_show_no_value_and_are_not_pickled() -> None:
     """The client ID counts as one, and so does the CN, which is the client ID."""
     made = GOOD.credentials()
-    canaries = {"id": CLIENT_ID, "secret": CLIENT_SECRET, "key": GOOD.issued.key_pem.splitlines()[1]}
-    assert leaks(canaries, repr(made), str(made), repr(made.certificate), repr(copy.deepcopy(made.client_secret))) == []
+    assert leaks(CANARIES, repr(made), str(made), repr(made.certificate), repr(copy.deepcopy(made.client_secret))) == []
     with pytest.raises(TypeError):
         pickle.dumps(made)
 
@@ -99,12 +104,11 @@ def test_credentials_show_no_value_and_are_not_pickled() -> None:
         ({"pkcs12": b"\x30\x82garbage\xff"}, ["WC421", "WC421", "WC418"]),
     ],
 )
-def test_what_is_wrong_has_its_own_code(changes: dict[str, str | bytes | None], codes: list[str]) -> None:
+def test_what_is_wrong_has_its_own_code(changes: dict[str, Any], codes: list[str]) -> None:
     """From a missing field to a key of another certificate."""
     assert GOOD.codes(**changes) == codes
     shown = [str(error) for error in GOOD.errors(**changes)]
-    canaries = {"id": CLIENT_ID, "secret": CLIENT_SECRET, "key": GOOD.issued.key_pem.splitlines()[1]}
-    assert leaks(canaries, *shown) == []
+    assert leaks(CANARIES, *shown) == []
 
 
 def test_every_message_names_place_and_remedy() -> None:
@@ -120,8 +124,13 @@ def test_every_message_names_place_and_remedy() -> None:
 
 def test_a_likely_spelling_is_suggested() -> None:
     """The line to add stands in the hint."""
-    fields = {"clientId": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET, "tls.crt": GOOD.issued.pem, "tls.key": "x"}
-    none = dict.fromkeys(("client_id", "client_secret", "certificate", "private_key"))
+    fields: dict[str, Any] = {
+        "clientId": CLIENT_ID,
+        "CLIENT_SECRET": CLIENT_SECRET,
+        "tls.crt": GOOD.issued.pem,
+        "tls.key": "x",
+    }
+    none: dict[str, Any] = dict.fromkeys(("client_id", "client_secret", "certificate", "private_key"))
     hints = [error.hint for error in GOOD.errors(**{**none, **fields})]
     assert hints == [
         'there is a likely one: fields = { client_id = "clientId" }',
@@ -131,9 +140,7 @@ def test_a_likely_spelling_is_suggested() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("begins", "ends", "code"), [(-10, -1, "WC414"), (1, 10, "WC415")], ids=["expired", "not yet"]
-)
+@pytest.mark.parametrize(("begins", "ends", "code"), [(-10, -1, "WC414"), (1, 10, "WC415")], ids=["expired", "not yet"])
 def test_dates_are_checked(begins: int, ends: int, code: str) -> None:
     """OpenSSL loads an expired certificate silently."""
     material = Material(begins=timedelta(days=begins), ends=timedelta(days=ends))
@@ -180,7 +187,7 @@ def _self_signed(key: object, *, extensions: bool = False) -> tuple[bytes, bytes
     built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())  # type: ignore[attr-defined]
     built = built.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(99))
     if extensions:
-        usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         built = built.add_extension(usage, critical=False)
     digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else SHA256()
     pem = built.sign(key, digest).public_bytes(Encoding.PEM)  # type: ignore[arg-type]
@@ -192,7 +199,11 @@ def test_a_small_rsa_key_is_an_error_and_an_odd_kind_a_warning() -> None:
     small = rsa.generate_private_key(65537, 1024)
     certificate, key = _self_signed(small)
     assert GOOD.codes(certificate=certificate, private_key=key) == ["WC417"]
-    for odd in (ec.generate_private_key(ec.SECP521R1()), ed25519.Ed25519PrivateKey.generate(), dsa.generate_private_key(2048)):
+    for odd in (
+        ec.generate_private_key(ec.SECP521R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+        dsa.generate_private_key(2048),
+    ):
         certificate, key = _self_signed(odd)
         assert GOOD.notices(certificate=certificate, private_key=key)["WC417"] == "warning"
 
@@ -234,9 +245,9 @@ def test_an_encrypted_key_opens_with_its_passphrase(form: PrivateFormat) -> None
 
 
 @pytest.mark.parametrize("encode", [bytes, base64.b64encode, base64.encodebytes], ids=["binary", "base64", "lines"])
-def test_pkcs12_replaces_certificate_and_key(encode: type[bytes]) -> None:
+def test_pkcs12_replaces_certificate_and_key(encode: Callable[[bytes], bytes]) -> None:
     """Binary, or base64 as text."""
-    other = {"certificate": None, "private_key": None}
+    other: dict[str, Any] = {"certificate": None, "private_key": None}
     made = GOOD.credentials(pkcs12=encode(_store(b"pw")), pkcs12_password="pw", **other)
     assert made.certificate is not None
     assert made.certificate.pem.encode() == GOOD.issued.pem
@@ -246,9 +257,9 @@ def test_pkcs12_replaces_certificate_and_key(encode: type[bytes]) -> None:
 
 def test_pkcs12_that_does_not_open_says_why() -> None:
     """No passphrase, the wrong one, garbage, nothing inside, empty."""
-    other = {"certificate": None, "private_key": None}
+    other: dict[str, Any] = {"certificate": None, "private_key": None}
     empty = pkcs12.serialize_key_and_certificates(b"x", None, GOOD.issued.certificate, None, NoEncryption())
-    cases = [
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"pkcs12": _store(b"pw")}, ["WC418"]),
         ({"pkcs12": _store(b"pw"), "pkcs12_password": "no"}, ["WC420"]),
         ({"pkcs12": b"not base64 !"}, ["WC420"]),
@@ -302,7 +313,7 @@ def test_without_mtls_no_certificate_is_needed() -> None:
 def test_a_personal_token_stands_alone() -> None:
     """No client secret or certificate beside it."""
     grant = GOOD.expected(grant="personal_token", mtls=False)
-    alone = dict.fromkeys(("client_id", "client_secret", "certificate", "private_key"))
+    alone: dict[str, Any] = dict.fromkeys(("client_id", "client_secret", "certificate", "private_key"))
     made = GOOD.credentials(grant, personal_token="canary-personal-token", **alone)
     assert (made.client_id, made.extra["personal_token"].reveal()) == (None, "canary-personal-token")
     assert GOOD.codes(grant, personal_token="x") == ["WC431", "WC431", "WC431"]

@@ -28,7 +28,7 @@ def test_an_outcome_is_shared_by_threads_and_tasks() -> None:
 def test_a_deadline_ends_the_wait_and_not_the_caller() -> None:
     """Whatever the call does; it is told that nobody waits any more."""
     release, told = threading.Event(), threading.Event()
-    job: Job[None] = Job(lambda _job: Outcome(error=None if release.wait(10) else None), name="slow")
+    job: Job[bool] = Job(lambda _job: Outcome(value=release.wait(10)), name="slow")
     job.on_abandon(told.set)
 
     async def awaited() -> object:
@@ -59,9 +59,10 @@ def test_the_fake_clock_ends_a_wait_by_its_own_time() -> None:
     assert (ends, clock.wait(event, 100)) == ([False], True)
 
 
-def test_the_fake_clock_steps_and_sleeps() -> None:
+def test_the_fake_clock_steps_and_sleeps(fake_clock: FakeClock) -> None:
     """Boot time counts suspend and ignores steps."""
-    clock = FakeClock(wall=100.0)
+    clock = fake_clock
+    clock.step_wall(100.0 - clock.wall())
     boot = clock.boot()
     clock.step_wall(-50)
     assert (clock.boot() - boot, clock.wall()) == (0, 50)

@@ -13,9 +13,7 @@ from wise_creds import errors
 from wise_creds.errors import ConfigError, LoadError, Notice, TokenRejectedError, WiseCredsError, printable
 
 ROOT = Path(__file__).parent.parent
-CLASSES = [
-    item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, WiseCredsError)
-]
+CLASSES = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, WiseCredsError)]
 
 
 def test_a_message_names_code_place_matter_and_remedy() -> None:

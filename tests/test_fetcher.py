@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Material, leaks, tcp_server
+from support import Material, leaks, tcp_server, until
 
 import wise_creds
 from wise_creds import (
@@ -29,6 +29,7 @@ from wise_creds import (
     TokenResponseError,
     TokenUnavailableError,
 )
+from wise_creds._token_cache import _after_fork
 from wise_creds.testing import FakeClock, MockWise
 
 
@@ -47,7 +48,11 @@ def test_a_token_comes_over_mtls(tls: Any) -> None:
         token = tokens.fetch()
         (request,) = wise.requests
         assert token.reveal() in wise.state.tokens
-        assert (request.method, request.path, request.body) == ("POST", "/oauth/token", b"grant_type=client_credentials")
+        assert (request.method, request.path, request.body) == (
+            "POST",
+            "/oauth/token",
+            b"grant_type=client_credentials",
+        )
         assert request.certificate_sha256 == load(wise).certificate.fingerprint  # type: ignore[union-attr]
         assert request.headers["content-type"] == "application/x-www-form-urlencoded"
         assert len(request.headers["x-external-correlation-id"]) == 36
@@ -109,7 +114,11 @@ def test_every_odd_answer_has_its_class_and_code(
     assert error.location == f"{mock_wise.base_url}/oauth/token"
     assert (bool(error.hint), error.__context__, error.__cause__) == (True, None, None)
     assert (error.trace_id is not None) == (fault not in ("reset", "huge"))
-    canaries = {"id": mock_wise.client_id, "secret": mock_wise.client_secret, **dict(zip("abc", mock_wise.state.tokens))}  # noqa: B905
+    canaries = {
+        "id": mock_wise.client_id,
+        "secret": mock_wise.client_secret,
+        **dict(zip("abc", mock_wise.state.tokens, strict=False)),
+    }
     assert leaks(canaries, str(error), repr(vars(error))) == []
 
 
@@ -309,7 +318,7 @@ def test_a_failed_renewal_is_quiet_and_backs_off(cases: Cases, caplog: pytest.Lo
     cases.clock.advance(61)
     cases.tokens.token()
     cases.renewed()
-    assert (cases.tokens.token() is first, cases.tokens._cache.error) == (False, None)
+    assert (cases.tokens.token() is first, cases.tokens._cache.error is None) == (False, True)
 
 
 def test_an_expired_token_is_never_handed_out(cases: Cases) -> None:
@@ -370,6 +379,68 @@ def test_cold_callers_share_or_have_their_own(mock_wise: MockWise, scope: Any, r
         assert mock_wise.token_requests == requests
 
 
+def test_a_token_refused_twice_at_once_is_renewed_once(mock_wise: MockWise) -> None:
+    """A hundred 401s make one refresh: the second one finds it done already."""
+    with fetcher(mock_wise, token_scope="process") as tokens:
+        first = tokens.token()
+        cache = tokens._cache
+        assert (cache.refused(first), cache.refused(first)) == (True, True)
+        second = tokens.token()
+        assert (cache.refused(first), cache.refused(second), tokens.token() is second) == (True, False, True)
+
+
+def test_a_waiter_finds_the_token_that_came_meanwhile(mock_wise: MockWise) -> None:
+    """Between the quick look and the wait."""
+    with fetcher(mock_wise) as tokens:
+        first = tokens.token()
+        cache = tokens._cache
+
+        async def late() -> Token:
+            return await cache.obtain_async()
+
+        assert (cache.obtain() is first, asyncio.run(late()) is first) == (True, True)
+        assert mock_wise.token_requests == 1
+
+
+def test_only_what_is_due_is_renewed_and_by_one_thread(cases: Cases) -> None:
+    """A fresh token stays; while one renewal runs no second begins."""
+    tokens, ask = cases.tokens, threading.Semaphore(0)
+    got: list[Token] = []
+
+    def work() -> None:
+        while ask.acquire(timeout=30):
+            got.append(tokens.token())
+
+    def other() -> Token:
+        count = len(got)
+        ask.release()
+        until(lambda: len(got) > count)
+        return got[-1]
+
+    tokens.token()
+    threading.Thread(target=work, daemon=True).start()
+    due = other()
+    cases.clock.advance(700)
+    fresh = tokens.fetch()
+    cases.clock.advance(101)
+    cases.wise.fail("hang")
+    assert [other() is due for _ in range(3)] == [True] * 3
+    until(lambda: cases.wise.token_requests == 4)
+    renewal = tokens._cache._renewal
+    assert renewal is not None
+    assert (renewal.done, tokens.token() is fresh) == (False, True)
+    cases.wise.state.stopped.set()
+    cases.renewed()
+
+
+def test_the_fork_hook_resets_every_cache(mock_wise: MockWise) -> None:
+    """What runs in a child, called here for the gate."""
+    with fetcher(mock_wise) as tokens:
+        first = tokens.token()
+        _after_fork()
+        assert tokens.token() is not first
+
+
 def test_a_shared_failure_gives_each_waiter_an_error_of_its_own(mock_wise: MockWise) -> None:
     """One object raised in several threads would collect all their tracebacks."""
     mock_wise.state.delay = 0.2
@@ -385,7 +456,7 @@ def test_a_thread_hands_its_token_on_when_it_ends(mock_wise: MockWise) -> None:
     with fetcher(mock_wise) as tokens:
         got = [_in_threads(1, tokens.token)[0] for _ in range(1000)]
         assert (len({id(token) for token in got}), mock_wise.token_requests) == (1, 1)
-        assert len(tokens._cache._slots) == 1
+        assert len(tokens._cache._slots._all) == 1
 
 
 def test_a_new_thread_whose_fetch_fails_borrows_a_valid_token(
@@ -439,9 +510,9 @@ def test_a_child_after_fork_starts_clean(mock_wise: MockWise) -> None:
             child = os.fork()
         if child == 0:  # pragma: no cover  the child is not measured
             cache = tokens._cache
-            clean = cache.current() is None and not cache._slots and not cache._lock.locked()
+            clean = cache.current() is None and not cache._slots.everyone() and not cache._lock.locked()
             mock_wise.state.delay = 0
-            os.write(writing, b"clean" if clean and tokens.token() else b"dirty")
+            os.write(writing, b"clean" if clean and tokens.token().remaining() else b"dirty")
             os._exit(0)
         os.close(writing)
         assert os.read(reading, 10) == b"clean"
@@ -470,16 +541,18 @@ def test_the_addresses_are_guarded(mock_wise: MockWise) -> None:
         ({"allow_hosts": ["api.wise.com"]}, "WC201"),
     ):
         with pytest.raises(NamespaceError) as caught:
-            TokenFetcher(made, **options)  # type: ignore[arg-type]
+            TokenFetcher(made, **options)
         assert caught.value.code == code
-    assert TokenFetcher(made, token_url="https://gateway.example/t", allow_hosts=["gateway.example"])
-    assert TokenFetcher(made, base_url="https://api-mtls.wise-sandbox.com", mtls="off")
+    TokenFetcher(made, token_url="https://gateway.example/t", allow_hosts=["gateway.example"])
+    TokenFetcher(made, base_url="https://api-mtls.wise-sandbox.com", mtls="off")
 
 
 def test_production_wants_mtls_and_a_certificate() -> None:
     """Neither the switch nor the material can leave it out."""
     material = Material()
-    production = material.credentials(material.expected(namespace=wise_creds.Namespace.PRODUCTION), environment="production")
+    production = material.credentials(
+        material.expected(namespace=wise_creds.Namespace.PRODUCTION), environment="production"
+    )
     with pytest.raises(NamespaceError) as caught:
         TokenFetcher(production, mtls="off")
     bare = material.credentials(material.expected(mtls=False))
@@ -523,6 +596,7 @@ def test_a_token_request_is_audited(mock_wise: MockWise) -> None:
 def test_a_failure_that_nobody_foresaw_is_a_token_error(mock_wise: MockWise, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its type and place."""
     with fetcher(mock_wise) as tokens:
+
         def fails(*_: object, **__: object) -> None:
             raise ZeroDivisionError("canary")
 
@@ -588,7 +662,7 @@ def test_a_task_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) ->
     """As threads do."""
     mock_wise.fail("hang")
 
-    async def use() -> list[Any]:
+    async def use() -> tuple[Any, Any]:
         made = AsyncTokenFetcher(load(mock_wise), base_url=mock_wise.base_url, deadline=0.5)
 
         async def later() -> Token:
@@ -601,7 +675,9 @@ def test_a_task_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) ->
     assert (isinstance(first, TokenUnavailableError), isinstance(second, Token)) == (True, True)
 
 
-def test_no_key_log_and_no_file_on_the_way(mock_wise: MockWise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_key_log_and_no_file_on_the_way(
+    mock_wise: MockWise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A token request leaves nothing behind; a default context, the control, does."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     with fetcher(mock_wise) as tokens:

@@ -19,6 +19,12 @@ from wise_creds.provider import ConfigPath, Staging, option_problem
 MATERIAL = Material()
 
 
+class Inner(Options):
+    """Options may nest."""
+
+    be_there: int
+
+
 class StubOptions(Options):
     """What a foreign plug-in might ask for."""
 
@@ -26,6 +32,7 @@ class StubOptions(Options):
     behave: str = ""
     place: ConfigPath | None = None
     even: int = 2
+    must: Inner | None = None
 
     def model_post_init(self, _context: object) -> None:
         if self.even % 2:
@@ -95,7 +102,9 @@ def test_fields_of_several_sources_make_one_set(tmp_path: Path) -> None:
 def test_a_field_given_twice_names_both_places(tmp_path: Path) -> None:
     """Neither wins."""
     write_fields(tmp_path / "one", {"client_id": "a"})
-    error = _failed({"source": [{"provider": "stub", "fields": {"client_id": "b"}}, {"provider": "files", "directory": "one"}]})
+    error = _failed(
+        {"source": [{"provider": "stub", "fields": {"client_id": "b"}}, {"provider": "files", "directory": "one"}]}
+    )
     assert (error.code, error.location, error.message) == (
         "WC311", f"{tmp_path / 'one'}: client_id", "also given by stub: client_id",
     )  # fmt: skip
@@ -139,6 +148,8 @@ def test_a_provider_that_exits_does_not_end_the_caller_silently() -> None:
         ({"behav": "x"}, ("WC103", "config: sandbox.behav", "did you mean behave?")),
         ({"even": 3}, ("WC105", "config: sandbox", "add one")),
         ({"even": "x"}, ("WC105", "config: sandbox.even", None)),
+        ({"must": {}}, ("WC104", "config: sandbox.must.be_there", None)),
+        ({"must": {"be_there": 1, "no": 2}}, ("WC103", "config: sandbox.must.no", None)),
         ({"api_key": "canary-inline-key"}, ("WC107", "config: sandbox.api_key", None)),
     ],
 )
@@ -182,9 +193,14 @@ def test_places_show_the_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_allow_readable_by_is_handed_to_sources_that_know_it(tmp_path: Path) -> None:
     """It stands beside the sources."""
-    for path in write_fields(tmp_path / "pem", {k: v for k, v in MATERIAL.fields.items() if k != "environment"}).iterdir():
+    for path in write_fields(
+        tmp_path / "pem", {k: v for k, v in MATERIAL.fields.items() if k != "environment"}
+    ).iterdir():
         path.chmod(0o640)
-    source = [{"provider": "files", "directory": "pem"}, {"provider": "stub", "fields": {"environment": "production"}}]
+    source = [
+        {"provider": "files", "directory": "pem"},
+        {"provider": "stub", "fields": {"environment": "production"}},
+    ]
     with pytest.raises(LoadError):
         wise_creds.load("production", config={"production": {"source": source}})
     made = wise_creds.load("production", config={"production": {"source": source, "allow_readable_by": "group"}})
@@ -207,4 +223,4 @@ def test_a_defect_of_the_check_is_an_error_and_not_a_crash(tmp_path: Path, monke
 def test_the_staging_half_of_the_contract_is_optional() -> None:
     """A provider says by its methods whether its store can hold a pending version."""
     assert not isinstance(StubProvider, Staging)
-    assert _registry.find("stub") is StubProvider  # type: ignore[comparison-overlap]
+    assert _registry.find("stub") is StubProvider

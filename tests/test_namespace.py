@@ -72,9 +72,9 @@ def test_a_base_url_is_judged_before_anything_is_sent(namespace: Namespace, url:
 def test_plain_http_is_for_sandbox_to_loopback_without_mtls() -> None:
     """All three together, or not at all."""
     assert _told(S, base_url="http://127.0.0.1:1", mtls=False)[1] == []
-    assert [told.code for told in _told(P, base_url="http://127.0.0.1:1", mtls=False, allow_hosts=["127.0.0.1"])[1]] == [
-        "WC203"
-    ]
+    assert [
+        told.code for told in _told(P, base_url="http://127.0.0.1:1", mtls=False, allow_hosts=["127.0.0.1"])[1]
+    ] == ["WC203"]
 
 
 def test_an_mtls_host_without_a_certificate_is_worth_a_warning() -> None:

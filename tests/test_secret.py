@@ -68,7 +68,7 @@ RENDERINGS: dict[str, Callable[[Any], str]] = {
     "str": str,
     "format": lambda it: f"{it} {it:>40} {it!r} {it!s}",
     "percent": lambda it: "%s %r" % (it, it),  # noqa: UP031  a form of its own
-    "attributes": lambda it: "{0.__class__} {0.__slots__}".format(it) if hasattr(it, "__slots__") else str(vars(it)),
+    "attributes": lambda it: f"{it.__class__} {it.__slots__}" if hasattr(it, "__slots__") else str(vars(it)),
     "vars of a holder": lambda it: str(vars(_Holder(it))),
     "asdict": lambda it: str(dataclasses.asdict(_Holder(it))),
     "getmembers": lambda it: str([pair for pair in inspect.getmembers(it) if not callable(pair[1])]),
@@ -123,9 +123,9 @@ def test_bytes_that_are_no_text_are_an_error_without_the_bytes() -> None:
     """A binary secret asked for as text says what it is, not what it holds."""
     with pytest.raises(CredentialsError, match="pkcs12 is not UTF-8") as caught:
         Secret(b"\xff" + VALUE.encode(), name="pkcs12").reveal()
-    rendered = "".join(
-        traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
-    ).replace(f"VALUE = '{VALUE}'", "")
+    rendered = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()).replace(
+        f"VALUE = '{VALUE}'", ""
+    )
     assert (caught.value.code, caught.value.__context__) == ("WC405", None)
     assert "raw =" not in rendered
 

@@ -92,7 +92,7 @@ def test_the_original_is_wiped_even_if_somebody_keeps_it() -> None:
             raise
 
     def undecodable() -> None:
-        for convert in (lambda: (CANARY["secret"].encode() + b"\xff").decode(), lambda: "é".encode("ascii")):
+        for convert in ((CANARY["secret"].encode() + b"\xff").decode, lambda: "é".encode("ascii")):
             try:
                 convert()
             except UnicodeError as error:
@@ -152,8 +152,9 @@ def test_an_exception_that_the_caller_handles_is_left_alone() -> None:
         raise ValueError("the caller's own")
     except ValueError as handled:
         outcome = attempt(lambda: _explodes("plain"), unexpected)
-        assert isinstance(outcome.error, WiseCredsError)
-        assert (handled.args, handled.__traceback__ is None) == (("the caller's own",), False)
+        seen = (handled.args, handled.__traceback__ is None)
+    assert isinstance(outcome.error, WiseCredsError)
+    assert seen == (("the caller's own",), False)
 
 
 def test_foreign_records_are_dropped_inside_and_pass_outside(caplog: pytest.LogCaptureFixture) -> None:
@@ -246,6 +247,7 @@ def test_no_span_is_made_inside() -> None:
     instrumentor = instrumentation.HTTPXClientInstrumentor()
     instrumentor.instrument(tracer_provider=provider)
     try:
+
         def request() -> None:
             with pytest.raises(httpx.ConnectError), httpx.Client(trust_env=False) as client:
                 client.get("http://127.0.0.1:1/")

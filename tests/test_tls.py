@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,9 +49,10 @@ def _server(material: Material, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 
 
 def _greeted(context: ssl.SSLContext, port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(
-        plain, server_hostname="127.0.0.1"
-    ) as tls:
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+    ):
         return tls.recv(5)
 
 
@@ -75,9 +77,11 @@ def test_a_pair_loaded_in_any_way_shakes_hands(
 
 
 @pytest.mark.parametrize("way", [_tls._memory_file, _tls._pipes, _tls._encrypted_file])
-def test_every_way_leaves_no_descriptor_and_no_file(way: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_leaves_no_descriptor_and_no_file(
+    way: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when OpenSSL refuses the pair."""
-    monkeypatch.setattr(_tls.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(_tls, "_MEMORY_WAYS", (way,))
     before = set(os.listdir("/proc/self/fd"))
     load_pair(client_context(CA), *PAIR)
@@ -134,7 +138,7 @@ def test_where_nothing_works_it_says_so_and_writes_no_file(tmp_path: Path, monke
         raise OSError(1, "EPERM")
 
     monkeypatch.setattr(os, "memfd_create", refuses)
-    monkeypatch.setattr(_tls.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(Path, "is_dir", lambda self: str(self) != "/dev/fd")
     with pytest.raises(CredentialsError) as caught:
         load_pair(client_context(CA), *PAIR)
@@ -178,7 +182,7 @@ def test_without_a_system_store_certifi_serves(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "ca.pem").write_text(CA)
     found = []
     for file, folder in (("ca.pem", "full"), ("none", "full"), ("none", "empty"), ("none", "none")):
-        paths = ssl.DefaultVerifyPaths(None, None, "", str(tmp_path / file), "", str(tmp_path / folder))
+        paths = ssl.DefaultVerifyPaths("", "", "", str(tmp_path / file), "", str(tmp_path / folder))
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda paths=paths: paths)
         found.append(len(client_context(None).get_ca_certs()))
     assert (found[:2], found[2] > 50, found[3] > 50) == ([1, 0], True, True)
@@ -192,7 +196,7 @@ def test_an_intermediate_or_the_leaf_itself_is_enough_to_trust() -> None:
 
 
 def test_a_context_in_use_is_not_changed_again() -> None:
-    """httpcore sets ALPN for each connection; only the first time does anything."""
+    """Httpcore sets ALPN for each connection; only the first time does anything."""
     context = client_context(CA)
     context.set_alpn_protocols(["http/1.1"])
     context.set_alpn_protocols(["http/1.1"])

@@ -13,6 +13,8 @@ from wise_creds._token_request import judged, retry_after
 from wise_creds.token import LONGEST_LIFE, read_token_answer
 
 GOOD: dict[str, Any] = {"access_token": "t" * 40, "token_type": "bearer", "expires_in": 43199, "scope": "transfers"}
+BAD_TOKENS: list[Any] = ["", None, 5, ["t"], "a\r\nb", "a\tb", " a", "a ", "é", "\x7f"]
+BAD_LIVES: list[Any] = [None, 0, -1, "43199", 43199.0, True, 10**18, LONGEST_LIFE + 1, []]
 HTML = b"<html><body>canary-body-1234</body></html>"
 
 
@@ -42,10 +44,9 @@ def test_a_token_is_opaque(token: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        *(({"access_token": bad}, "access_token") for bad in ("", None, 5, ["t"], "a\r\nb", "a\tb", " a", "a ", "é", "\x7f")),
+        *(({"access_token": bad}, "access_token") for bad in BAD_TOKENS),
         *(({"token_type": bad}, "token_type") for bad in (None, "mac", 1, "")),
-        *(({"expires_in": bad}, "expires_in")
-          for bad in (None, 0, -1, "43199", 43199.0, True, 10**18, LONGEST_LIFE + 1, [])),
+        *(({"expires_in": bad}, "expires_in") for bad in BAD_LIVES),
         ({"scope": 5}, "scope"),
     ],
 )  # fmt: skip

@@ -8,20 +8,18 @@ that the caller sees carries it.
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import httpx
 
 from wise_creds._generation import Generation
+from wise_creds._pools import Pinned, Pools
 from wise_creds.namespace import Endpoints
 from wise_creds.shield import HTTP_LOGGERS, Translate, attempt, attempt_async, described
 from wise_creds.token import Token
 
-Pool = TypeVar("Pool")
 _UNAUTHORIZED = 401
 
 
@@ -46,55 +44,6 @@ class Wiring:
         """Refuse what would leave the namespace."""
         host = url.raw_host.decode("ascii").strip("[]")
         self.endpoints.check(url.scheme, host, url.port, userinfo=bool(url.userinfo))
-
-
-class _Pinned(Generic[Pool]):
-    """A pool of one generation and the number of responses under way on it."""
-
-    def __init__(self, pool: Pool, owner: tuple[object, ...]) -> None:
-        self.pool = pool
-        self.owner = owner
-        self.in_flight = 0
-        self.retired = False
-
-
-class _Pools(Generic[Pool]):
-    """The pool in use, and older ones until their last response is read."""
-
-    def __init__(self, make: Callable[[Generation], Pool]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._held: _Pinned[Pool] | None = None
-        self._pid = os.getpid()
-
-    def pin(self, generation: Generation, loop: object = None) -> tuple[_Pinned[Pool], Pool | None]:
-        """Give the pool for a request, and an older one that may be closed now."""
-        if os.getpid() != self._pid:  # the parent's connections are not ours to use or to close
-            self._lock, self._held, self._pid = threading.Lock(), None, os.getpid()
-        owner = (generation, loop)
-        with self._lock:
-            idle = None
-            held = self._held
-            if held is not None and held.owner != owner:
-                held.retired = True
-                idle = held.pool if held.in_flight == 0 and held.owner[1] is loop else None
-                held = None
-            if held is None:
-                held = self._held = _Pinned(self._make(generation), owner)
-            held.in_flight += 1
-            return held, idle
-
-    def release(self, pinned: _Pinned[Pool]) -> Pool | None:
-        """Note that a response is done; give the pool if it may be closed now."""
-        with self._lock:
-            pinned.in_flight -= 1
-            return pinned.pool if pinned.retired and pinned.in_flight == 0 else None
-
-    def take(self) -> Pool | None:
-        """Give the pool in use to whoever closes the client."""
-        with self._lock:
-            held, self._held = self._held, None
-            return None if held is None or os.getpid() != self._pid else held.pool
 
 
 def _private(request: httpx.Request, token: Token) -> httpx.Request:
@@ -123,13 +72,11 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
-        self._pools = _Pools[httpx.HTTPTransport](self._make)
+        self._pools = Pools[httpx.HTTPTransport](self._make)
 
     def _make(self, generation: Generation) -> httpx.HTTPTransport:
         chosen = self._wiring
-        return httpx.HTTPTransport(
-            verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.pool
-        )
+        return httpx.HTTPTransport(verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.pool)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send with the current token; once more with a new one if the API answers 401."""
@@ -148,18 +95,14 @@ class Transport(httpx.BaseTransport):
         if idle is not None:
             idle.close()
         translate = _translator(request)
-        outcome = attempt(
-            lambda: pinned.pool.handle_request(_private(request, token)), translate, loggers=HTTP_LOGGERS
-        )
+        outcome = attempt(lambda: pinned.pool.handle_request(_private(request, token)), translate, loggers=HTTP_LOGGERS)
         if outcome.error is not None:
             self._release(pinned)
         answer = outcome.unwrap()
         body = _Body(answer, translate, lambda: self._release(pinned))
-        return httpx.Response(
-            answer.status_code, headers=answer.headers, stream=body, extensions=answer.extensions
-        )
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=body, extensions=answer.extensions)
 
-    def _release(self, pinned: _Pinned[httpx.HTTPTransport]) -> None:
+    def _release(self, pinned: Pinned[httpx.HTTPTransport]) -> None:
         done = self._pools.release(pinned)
         if done is not None:
             done.close()
@@ -197,7 +140,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
-        self._pools = _Pools[httpx.AsyncHTTPTransport](self._make)
+        self._pools = Pools[httpx.AsyncHTTPTransport](self._make)
 
     def _make(self, generation: Generation) -> httpx.AsyncHTTPTransport:
         chosen = self._wiring
@@ -229,11 +172,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             await self._release(pinned)
         answer = outcome.unwrap()
         body = _AsyncBody(answer, translate, lambda: self._release(pinned))
-        return httpx.Response(
-            answer.status_code, headers=answer.headers, stream=body, extensions=answer.extensions
-        )
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=body, extensions=answer.extensions)
 
-    async def _release(self, pinned: _Pinned[httpx.AsyncHTTPTransport]) -> None:
+    async def _release(self, pinned: Pinned[httpx.AsyncHTTPTransport]) -> None:
         done = self._pools.release(pinned)
         if done is not None:
             await done.aclose()

@@ -48,7 +48,7 @@ def run() -> int:
 
 @contextmanager
 def _mock() -> Iterator[Path]:
-    child = subprocess.Popen(  # noqa: S603  this interpreter, this package
+    child = subprocess.Popen(
         [sys.executable, "-m", "wise_creds.testing"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdin is not None  # noqa: S101  both are pipes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from wise_creds.errors import ConfigError, LoadError, Notice, WiseCredsError, printable
+from wise_creds.errors import ConfigError, Notice, WiseCredsError, printable
 
 Told = TypeVar("Told", WiseCredsError, Notice)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -70,12 +70,9 @@ class Expansion:
 
 
 def retold(told: Iterable[Told], *, namespace: str, rewrite: Callable[[str], str]) -> list[Told]:
-    """Name the namespace in errors and notices, and let `rewrite` pass over their texts; a LoadError is taken apart."""
+    """Name the namespace in errors and notices, and let `rewrite` pass over their texts."""
     result: list[Told] = []
     for one in told:
-        if isinstance(one, LoadError):
-            result += retold(one.errors, namespace=namespace, rewrite=rewrite)  # type: ignore[arg-type]
-            continue
         texts = {name: rewrite(text) for name in ("message", "location", "hint") if (text := getattr(one, name))}
         if isinstance(one, Notice):
             result.append(replace(one, **texts, namespace=one.namespace or namespace))  # type: ignore[arg-type]

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from wise_creds._engine import Job
 from wise_creds._expand import retold
+from wise_creds._problems import model_problems
 from wise_creds._registry import find, sdk_translator
 from wise_creds.clock import Clock
-from wise_creds.config import NamespaceConfig, SourceConfig, model_problems
+from wise_creds.config import NamespaceConfig, SourceConfig
 from wise_creds.credentials import Checked, Credentials, Fields, check
 from wise_creds.errors import (
     CredentialsError,
@@ -103,9 +104,7 @@ class Loader:
 
     def check(self, fields: Fields) -> Checked:
         """Judge the fields; nothing is raised for what is wrong with them."""
-        outcome = attempt(
-            lambda: check(fields, self.config.expectations(), now=self._clock.wall()), unexpected
-        )
+        outcome = attempt(lambda: check(fields, self.config.expectations(), now=self._clock.wall()), unexpected)
         if isinstance(outcome.error, WiseCredsError):
             return Checked(None, (CredentialsError(outcome.error.message),), ())
         checked = outcome.unwrap()
@@ -127,9 +126,7 @@ class Loader:
             if shared and "allow_readable_by" in model.model_fields:
                 given.setdefault("allow_readable_by", shared)
             options = model.model_validate(given, context={"base": self.config.base})
-            provider = plugin(
-                options, namespace=self.config.namespace, environ=environ, clock=self._clock
-            )
+            provider = plugin(options, namespace=self.config.namespace, environ=environ, clock=self._clock)
             return _Source(provider, source, _translator(source))
         except PluginError as problem:
             vars(problem)["location"] = f"{source.place}.provider"

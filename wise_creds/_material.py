@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -20,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     pkcs12,
 )
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wise_creds._pem import Block, NotPemError, blocks
@@ -79,10 +79,9 @@ class Report:
 
     def notice(self, code: str, name: str, message: str, hint: str | None = None, *, warning: bool = True) -> None:
         """Add something worth saying about the field `name`."""
-        level = "warning" if warning else "information"
         self.notices.append(
-            Notice(code=code, message=message, level=level, namespace=self.namespace, location=self.places(name),
-                   hint=hint)  # type: ignore[arg-type]  # mypy widens the literal
+            Notice(code=code, message=message, level="warning" if warning else "information", hint=hint,
+                   namespace=self.namespace, location=self.places(name))
         )  # fmt: skip
 
 
@@ -241,7 +240,12 @@ def read_ca(report: Report, raw: bytes, now: datetime) -> tuple[str, datetime] |
         return None
     living = [one for one in found if one.not_valid_after_utc > now]
     if not living:
-        report.error("WC427", "ca_bundle", "every certificate in it has expired", "get Wise's certificate anew in Developer Hub")
+        report.error(
+            "WC427",
+            "ca_bundle",
+            "every certificate in it has expired",
+            "get Wise's certificate anew in Developer Hub",
+        )
         return None
     if not any(_is_ca(one) for one in found):
         report.notice("WC424", "ca_bundle", "it holds the server's own certificate, which makes it a pin",

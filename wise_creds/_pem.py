@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
-_LEGACY_ENCRYPTION = re.compile(rb"\s*Proc-Type:\s*4,ENCRYPTED\s+DEK-Info:\s*([A-Z0-9-]+,[0-9A-Fa-f]+)\s(.*)", re.DOTALL)
+_LEGACY_ENCRYPTION = re.compile(
+    rb"\s*Proc-Type:\s*4,ENCRYPTED\s+DEK-Info:\s*([A-Z0-9-]+,[0-9A-Fa-f]+)\s(.*)", re.DOTALL
+)
 _DER_SEQUENCE = 0x30
 
 
@@ -40,10 +42,10 @@ class Block:
 
 
 def blocks(raw: bytes, *, der_label: str) -> list[Block]:
-    """
+    r"""
     Find the PEM blocks in whatever a store gave.
 
-    Forgives a byte order mark, CRLF, a literal `\\n` for each newline, indentation, spaces for newlines, blocks glued
+    Forgives a byte order mark, CRLF, a literal `\n` for each newline, indentation, spaces for newlines, blocks glued
     together, text around blocks, and base64 of PEM or of DER.
 
     Args:
@@ -83,7 +85,9 @@ def _clean(label: bytes, body: bytes) -> bytes:
     legacy = _LEGACY_ENCRYPTION.fullmatch(body)
     header = b"Proc-Type: 4,ENCRYPTED\nDEK-Info: " + legacy[1] + b"\n\n" if legacy else b""
     try:
-        return _wrapped(label, header, base64.b64decode(b"".join((legacy[2] if legacy else body).split()), validate=True))
+        return _wrapped(
+            label, header, base64.b64decode(b"".join((legacy[2] if legacy else body).split()), validate=True)
+        )
     except binascii.Error:
         raise NotPemError(f"the base64 inside a {label.decode()} block is damaged") from None
 

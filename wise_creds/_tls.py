@@ -165,7 +165,7 @@ def _pipes(certificate: bytes, private_key: bytes) -> Iterator[tuple[str, str | 
 
 
 def _feed(fd: int, content: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError), open(fd, "wb", buffering=0) as pipe:  # noqa: PTH123  a descriptor
+    with contextlib.suppress(BrokenPipeError), open(fd, "wb", buffering=0) as pipe:
         view = memoryview(content)
         while view:
             view = view[pipe.write(view) :]

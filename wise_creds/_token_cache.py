@@ -7,22 +7,20 @@ callers wait for one shared fetch. An expired token is never handed out, a valid
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import os
 import random
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from wise_creds._engine import Job
+from wise_creds._slots import Slot, Slots, Snapshot
 from wise_creds.clock import Clock
-from wise_creds.errors import TokenError, TokenUnavailableError, WiseCredsError
+from wise_creds.errors import TokenError, TokenUnavailableError
 from wise_creds.shield import Outcome, attempt, described
 from wise_creds.token import Token
 
@@ -35,36 +33,6 @@ _RETRY_BASE, _RETRY_CAP, _ATTEMPTS = 0.2, 5.0, 4
 _AFTER_401 = 10.0  # seconds between two renewals because of refusals
 
 Ask = Callable[[Job[Token], float], Token]
-
-
-class _Snapshot(NamedTuple):
-    """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""
-
-    look_at: float
-    token: Token
-    renew_at: float
-    expires_at: float
-    expires_wall: float
-
-
-class _Slot:
-    """The place of one token: a thread's, or the process's."""
-
-    def __init__(self) -> None:
-        self.snapshot: _Snapshot | None = None
-        self.lock = threading.Lock()
-        self.job: Job[Token] | None = None
-
-
-class _Lease:
-    """A thread's hold on a slot; when the thread ends, the slot goes to the next new thread."""
-
-    def __init__(self, slot: _Slot, free: deque[_Slot]) -> None:
-        self.slot = slot
-        self._free = free
-
-    def __del__(self) -> None:
-        self._free.append(self.slot)
 
 
 @dataclass(frozen=True)
@@ -102,11 +70,7 @@ class TokenCache:
 
     def reset(self) -> None:
         """Start clean: no token, no lock, nothing under way; also called in the child of a fork."""
-        self._free: deque[_Slot] = deque()
-        self._slots: list[_Slot] = []
-        self._mine: threading.local | SimpleNamespace = (
-            threading.local() if self._policy.scope == "thread" else SimpleNamespace()
-        )
+        self._slots = Slots(self._policy.scope)
         self._renewal: Job[None] | None = None
         self._failures = 0
         self._renew_not_before = 0.0
@@ -121,15 +85,15 @@ class TokenCache:
     def current(self) -> Token | None:
         """Give the caller's token if it has a valid one; one comparison while it is fresh."""
         try:
-            snapshot = self._mine.lease.slot.snapshot
+            slot: Slot = self._slots.mine.lease.slot
         except AttributeError:
             return None
+        snapshot = slot.snapshot
         if snapshot is not None and self._clock.boot() < snapshot.look_at:
-            token: Token = snapshot.token
-            return token
-        return self._second_look(self._mine.lease.slot)
+            return snapshot.token
+        return self._second_look(slot)
 
-    def _second_look(self, slot: _Slot) -> Token | None:
+    def _second_look(self, slot: Slot) -> Token | None:
         snapshot, now, wall = slot.snapshot, self._clock.boot(), self._clock.wall()
         if snapshot is None or now >= snapshot.expires_at or wall >= snapshot.expires_wall:
             return None
@@ -152,7 +116,7 @@ class TokenCache:
             token, job = self._token_or_job(slot)
             if job is None:
                 return token  # type: ignore[return-value]  # it is one or the other
-            settled = self._settled(slot, job, job.wait(self._clock, deadline), deadline)
+            settled = self._settled(job, job.wait(self._clock, deadline), deadline)
             if settled is not None:
                 return settled.unwrap()
 
@@ -164,7 +128,7 @@ class TokenCache:
             token, job = self._token_or_job(slot)
             if job is None:
                 return token  # type: ignore[return-value]  # it is one or the other
-            settled = self._settled(slot, job, await job.wait_async(self._clock, deadline), deadline)
+            settled = self._settled(job, await job.wait_async(self._clock, deadline), deadline)
             if settled is not None:
                 return settled.unwrap()
 
@@ -184,48 +148,33 @@ class TokenCache:
 
     def invalidate(self, token: Token) -> bool:
         """Drop a token wherever it is still the current one; whether it was."""
-        found = False
-        for slot in list(self._slots):
-            if slot.snapshot is not None and slot.snapshot.token is token:
-                slot.snapshot, found = None, True
-        return found
+        holders = [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
+        for slot in holders:
+            slot.snapshot = None
+        return bool(holders)
 
     def refused(self, token: Token) -> bool:
         """Take note of a 401 that a token met; whether sending again with another one is worth it."""
+        now = self._clock.boot()
         with self._lock:
-            held = any(slot.snapshot is not None and slot.snapshot.token is token for slot in self._slots)
-            if not held:
-                return True
-            now = self._clock.boot()
-            if self._refused_at is not None and now - self._refused_at < _AFTER_401:
+            recently = self._refused_at is not None and now - self._refused_at < _AFTER_401
+            if recently and any(snapshot.token is token for _, snapshot in self._slots.everyone()):
                 return False
-            self._refused_at = now
-        self.invalidate(token)
+            if self.invalidate(token):
+                self._refused_at = now
         return True
 
     def longest_left(self) -> float | None:
         """Seconds that the longest-lived token has left; None without a valid one."""
-        tokens = [snapshot.token for slot in list(self._slots) if (snapshot := slot.snapshot) is not None]
-        return max((left for token in tokens if (left := token.remaining()) > 0), default=None)
+        lives = [snapshot.token.remaining() for _, snapshot in self._slots.everyone()]
+        return max((left for left in lives if left > 0), default=None)
 
-    def _slot(self) -> _Slot:
+    def _slot(self) -> Slot:
         if self.closed:
             raise TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
-        with contextlib.suppress(AttributeError):
-            slot: _Slot = self._mine.lease.slot
-            return slot
-        with self._lock:
-            if self._policy.scope == "process" and self._slots:
-                slot = self._slots[0]
-            elif self._free:
-                slot = self._free.popleft()
-            else:
-                slot = _Slot()
-                self._slots.append(slot)
-            self._mine.lease = _Lease(slot, self._free)
-        return slot
+        return self._slots.take()
 
-    def _token_or_job(self, slot: _Slot) -> tuple[Token | None, Job[Token] | None]:
+    def _token_or_job(self, slot: Slot) -> tuple[Token | None, Job[Token] | None]:
         with slot.lock:
             token = self._second_look(slot)
             if token is not None:
@@ -234,13 +183,11 @@ class TokenCache:
                 slot.job = self._job(slot)
             return None, slot.job
 
-    def _job(self, slot: _Slot) -> Job[Token]:
+    def _job(self, slot: Slot) -> Job[Token]:
         deadline = self._clock.boot() + self._policy.deadline
         return Job(lambda job: self._filled(slot, job, deadline, attempts=_ATTEMPTS), name="token")
 
-    def _settled(
-        self, slot: _Slot, job: Job[Token], outcome: Outcome[Token] | None, deadline: float
-    ) -> Outcome[Token] | None:
+    def _settled(self, job: Job[Token], outcome: Outcome[Token] | None, deadline: float) -> Outcome[Token] | None:
         """Say what a waiter does with what it waited for; None: the fetch it had joined was given up, try again."""
         given_up = job.abandoned.is_set() and (outcome is None or outcome.error is not None)
         if given_up and self._clock.boot() < deadline:
@@ -248,8 +195,8 @@ class TokenCache:
         fetched = self._fetched(job, outcome)
         if fetched.error is None or not isinstance(fetched.error, TokenError) or self._policy.scope == "process":
             return fetched
-        for other in list(self._slots):
-            token = self._second_look(other) if other is not slot else None
+        for other, _ in self._slots.everyone():
+            token = self._second_look(other)
             if token is not None:
                 log.warning("%s; a token of another thread serves meanwhile", fetched.error)
                 return Outcome(value=token)
@@ -265,29 +212,30 @@ class TokenCache:
         # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
         return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))
 
-    def _filled(self, slot: _Slot, job: Job[Token], deadline: float, *, attempts: int) -> Outcome[Token]:
+    def _filled(self, slot: Slot, job: Job[Token], deadline: float, *, attempts: int) -> Outcome[Token]:
         """Ask, again if that may help, and put the token into its slot."""
-        for number in range(attempts):
+        number = 0
+        while True:
             outcome = attempt(lambda: self._ask(job, deadline), _unforeseen)
-            if outcome.error is None:
+            error = outcome.error
+            if error is None:
                 slot.snapshot = self._snapshot(outcome.unwrap())
                 self.error, self._failures = None, 0
                 return outcome
-            error = outcome.error
+            number += 1
             self.error = error if isinstance(error, TokenError) else None
-            if not isinstance(error, WiseCredsError) or not error.retryable or number == attempts - 1:
-                break
+            if number == attempts or not (isinstance(error, TokenUnavailableError) and error.retryable):
+                return outcome
             pause = self._uniform(0, min(_RETRY_CAP, _RETRY_BASE * 2**number))
-            pause = max(pause, getattr(error, "retry_after", None) or 0.0)
+            pause = max(pause, error.retry_after or 0.0)
             if self._clock.boot() + pause >= deadline or self._clock.wait(job.abandoned, pause):
-                break
-        return outcome
+                return outcome
 
-    def _snapshot(self, token: Token) -> _Snapshot:
+    def _snapshot(self, token: Token) -> Snapshot:
         now, left = self._clock.boot(), token.remaining()
         # `remaining` began before the request, so what the request took is off the life already.
         renew_at = now + left * self._policy.refresh_at * self._uniform(_EARLIEST, 1.0)
-        return _Snapshot(min(renew_at, now + _WALL_LOOK), token, renew_at, now + left, token.expires_at.timestamp())
+        return Snapshot(min(renew_at, now + _WALL_LOOK), token, renew_at, now + left, token.expires_at.timestamp())
 
     def _renew_soon(self, now: float) -> None:
         """Have the background thread renew what is due, unless it is at work or backing off."""
@@ -298,9 +246,8 @@ class TokenCache:
                 self._renewal = Job(self._renew_due, name="renewal")
 
     def _renew_due(self, job: Job[None]) -> Outcome[None]:
-        for slot in list(self._slots):
-            snapshot = slot.snapshot
-            if self.closed or snapshot is None or self._clock.boot() < snapshot.renew_at:
+        for slot, snapshot in self._slots.everyone():
+            if self._clock.boot() < snapshot.renew_at:
                 continue
             deadline = self._clock.boot() + self._policy.deadline
             outcome = self._filled(slot, job, deadline, attempts=1)  # type: ignore[arg-type]  # any job can be given up

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_plus, urlsplit
 
 from wise_creds._engine import Job
@@ -103,8 +103,11 @@ class TokenRequest:
             # A second handle on the socket, so that a deadline can end a handshake or a server that drips bytes:
             # shutting down is safe from another thread, closing would free the number for another socket.
             if event == "connection.connect_tcp.complete":
-                stream = info["return_value"]
-                handles.append(stream.get_extra_info("socket").dup())  # type: ignore[attr-defined]
+                stream: Any = info["return_value"]
+                handles.append(stream.get_extra_info("socket").dup())
+                if job.abandoned.is_set():
+                    stream.close()
+                    raise _GivenUpError
                 job.on_abandon(lambda: _shut(handles))
 
         request = httpx.Request(
@@ -158,10 +161,18 @@ class TokenRequest:
         elif ignored := next((name for name in _PROXY_VARIABLES if self.environ.get(name)), None):
             hint = f'{ignored} is set but never used silently: if it is needed, set proxy = "http://host:port"'
         slow = isinstance(caught, httpx.TimeoutException)
-        return TokenUnavailableError(f"no answer: {described(caught, place=False)}", code="WC508" if slow else "WC506", hint=hint)
+        return TokenUnavailableError(
+            f"no answer: {described(caught, place=False)}", code="WC508" if slow else "WC506", hint=hint
+        )
 
 
-_CERTIFICATE_HINT = "is the certificate active in Developer Hub, and is this its host? wise-creds validate shows its dates"
+class _GivenUpError(Exception):
+    """Nobody waits for this request any more; it ends before anything is sent."""
+
+
+_CERTIFICATE_HINT = (
+    "is the certificate active in Developer Hub, and is this its host? wise-creds validate shows its dates"
+)
 
 
 def _shut(handles: list[socket.socket]) -> None:
@@ -242,8 +253,10 @@ def _refusal(status: int, error: str | None, *, is_json: bool) -> tuple[str, str
     if status not in _REFUSALS:
         return None
     if not is_json:
-        return "WC502", f"the request was refused before it reached the token service ({status}, not JSON)", (
-            _CERTIFICATE_HINT + "; an address allow-list or a gateway answers so as well"
+        return (
+            "WC502",
+            f"the request was refused before it reached the token service ({status}, not JSON)",
+            (_CERTIFICATE_HINT + "; an address allow-list or a gateway answers so as well"),
         )
     return ("WC503", f"Wise refuses the request ({status})",
             "check the credentials; an address allow-list is possible as well")  # fmt: skip

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -136,10 +137,9 @@ def demo() -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and give its exit status."""
-    logger = logging.getLogger("wise_creds")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
     given = sys.argv[1:] if argv is None else argv
+    logger, handler = logging.getLogger("wise_creds"), logging.StreamHandler()
+    logger.addHandler(handler)
     try:
         result = cli.main(args=given, prog_name="wise-creds", standalone_mode=False)
     except click.UsageError as wrong:
@@ -152,11 +152,13 @@ def main(argv: list[str] | None = None) -> int:
     except WiseCredsError as problem:
         click.echo(f"error: {problem}", err=True)
         return 1
+    finally:
+        logger.removeHandler(handler)
     return result if isinstance(result, int) else 0
 
 
 def _wrong_usage(wrong: click.UsageError, given: list[str]) -> int:
-    asked_for_json = "--format=json" in given or ("--format", "json") in zip(given, given[1:], strict=False)
+    asked_for_json = "--format=json" in given or ("--format", "json") in pairwise(given)
     if asked_for_json:
         from wise_creds.validation import Report, Result
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wise_creds._expand import Expansion, retold
+from wise_creds._problems import did_you_mean, model_problems, unknown_key
 from wise_creds.credentials import Expectations
 from wise_creds.errors import ConfigError, NamespaceError, Notice, WiseCredsError, printable
 from wise_creds.namespace import Endpoints, Namespace, endpoints
@@ -27,7 +28,6 @@ from wise_creds.shield import errno_name
 DEFAULT_FILE = "wise-creds.toml"
 CONFIG_VARIABLE = "WISE_CREDS_CONFIG"
 NAMESPACE_VARIABLE = "WISE_CREDS_NAMESPACE"
-_SECRET_KEY = re.compile(r"(.*_)?(secret|password|passphrase|token|private_key|pkcs12|secret_id|api_key)")
 _LARGEST = 1_048_576
 
 ConfigSource = str | Path | Mapping[str, Any] | None
@@ -44,7 +44,7 @@ class NamespaceOptions(BaseModel):
     mtls: Literal["required", "off"] = "required"
     grant: Literal["client_credentials", "personal_token"] = "client_credentials"
     basic_auth: Literal["raw", "form"] = "raw"
-    token_scope: Literal["thread", "process"] = "thread"
+    token_scope: Literal["thread", "process"] = "thread"  # noqa: S105  a scope, not a secret
     refresh_at: Annotated[float, Field(gt=0, lt=1)] = 0.8
     deadline: Annotated[float, Field(gt=0, le=600)] = 10.0
     watch: Annotated[float, Field(ge=0)] | None = None
@@ -172,7 +172,7 @@ def unknown_tables(config: Config) -> list[ConfigError]:
     """Name the top-level keys that are no namespace."""
     return [
         ConfigError("unknown key", code="WC103", location=f"{config.name}: {printable(name)}",
-                    hint=_did_you_mean(str(name), list(Namespace)) or "a configuration has [sandbox] and [production]")
+                    hint=did_you_mean(str(name), list(Namespace)) or "a configuration has [sandbox] and [production]")
         for name in config.tables
         if name not in list(Namespace)
     ]  # fmt: skip
@@ -242,10 +242,10 @@ def _sources(
 ) -> tuple[SourceConfig, ...]:
     several = rest.pop("source", None)
     if several is None and "provider" in rest:
-        tables = [(rest, place)]
+        tables: list[tuple[Any, str]] = [(rest, place)]
     else:
-        for key in rest:
-            errors.append(unknown_key(key, [*NamespaceOptions.model_fields, "provider", "source"], place))
+        known = [*NamespaceOptions.model_fields, "provider", "source"]
+        errors += [unknown_key(key, known, place) for key in rest]
         if not isinstance(several, list | tuple) or not several:
             errors.append(ConfigError("no source for the secret", code="WC110", location=place,
                                       hint=f'add provider = "…", or [[{place.rpartition(" ")[2]}.source]] tables'))  # fmt: skip
@@ -262,52 +262,3 @@ def _sources(
         expanded = cast("dict[str, Any]", expansion.expand(options, where))
         found.append(SourceConfig(name, expanded, where))
     return tuple(found)
-
-
-def unknown_key(key: str, known: list[str], place: str) -> ConfigError:
-    """Say that a key is unknown, or that it holds what no configuration may hold."""
-    if _SECRET_KEY.fullmatch(key):
-        return ConfigError("a secret does not stand in the configuration", code="WC107",
-                           location=f"{place}.{printable(key)}",
-                           hint="keep it in the store, or name a file or variable with *_file or *_env; "
-                           "change it if this file was shared")  # fmt: skip
-    return ConfigError("unknown key", code="WC103", location=f"{place}.{printable(key)}",
-                       hint=_did_you_mean(key, known))  # fmt: skip
-
-
-def _did_you_mean(key: str, known: list[str]) -> str | None:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]}?" if near else None
-
-
-def model_problems(invalid: ValidationError, model: type[BaseModel], place: str) -> list[WiseCredsError]:
-    """Tell pydantic's findings in our words: keys, kinds and limits of the model, never an input."""
-    problems: list[WiseCredsError] = []
-    for finding in invalid.errors(include_url=False, include_input=False):
-        kind, path = finding["type"], finding["loc"]
-        where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
-        context: dict[str, Any] = finding.get("ctx", {})
-        if kind == "extra_forbidden":
-            known = list(model.model_fields) if len(path) == 1 else []
-            problems.append(unknown_key(str(path[-1]), known, where.removesuffix(f".{printable(path[-1])}")))
-        elif kind == "missing":
-            problems.append(ConfigError("is missing", code="WC104", location=where))
-        elif kind == "wise_creds":
-            problems.append(ConfigError(context["message"], code=context["code"], location=where,
-                                        hint=context["hint"] or None))  # fmt: skip
-        else:
-            problems.append(ConfigError(_wording(kind, context), code="WC105", location=where))
-    return problems
-
-
-def _wording(kind: str, context: Mapping[str, Any]) -> str:
-    if kind == "literal_error":
-        return f"must be {context['expected']}"
-    limits = [f"{word} {context[key]}" for key, word in (("gt", "above"), ("ge", "at least"), ("lt", "below"),
-                                                         ("le", "at most")) if key in context]  # fmt: skip
-    if limits:
-        return f"must be {limits[0]}"
-    if kind == "string_pattern_mismatch":
-        return f"must look like {context['pattern']}"
-    return f"has the wrong type or form ({kind.replace('_', ' ')})"
-

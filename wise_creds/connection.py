@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from wise_creds._engine import Job
 from wise_creds._generation import Generation, build
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 _OURS = frozenset(("verify", "cert", "transport", "mounts", "auth", "base_url", "proxy", "trust_env"))
 
 
-def open_loader(
-    namespace: str | None, config: ConfigSource, *, clock: Clock, environ: Mapping[str, str]
-) -> Loader:
+def open_loader(namespace: str | None, config: ConfigSource, *, clock: Clock, environ: Mapping[str, str]) -> Loader:
     """
     Find the configuration and open the namespace's sources; reads no secret.
 
@@ -214,7 +212,7 @@ class Connection:
         if refused:
             raise ConfigError(f"client() sets {printable(', '.join(refused))} itself", code="WC112",
                               namespace=self.namespace, hint="leave it out; proxy belongs to wise-creds.toml")  # fmt: skip
-        pool = {name: options.pop(name) for name in ("http2", "limits") if name in options}
+        pool: dict[str, Any] = {name: options.pop(name) for name in ("http2", "limits") if name in options}
         config = self._loader.config
         return Wiring(self.current, config.endpoints, config.options.proxy, pool)
 
@@ -250,7 +248,7 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.namespace.value} {self.base_url} generation={self._generation.number}>"
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -258,7 +256,7 @@ class Connection:
     ) -> None:
         self.close()
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -16,7 +16,7 @@ from wise_creds.errors import CredentialsError, Notice
 from wise_creds.namespace import Namespace
 from wise_creds.provider import CANONICAL_FIELDS
 from wise_creds.secret import Secret
-from wise_creds.shield import shielded
+from wise_creds.shield import shielded, unexpected
 
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 _ALIASES = {
@@ -78,11 +78,7 @@ class Credentials:
         return _context(self)
 
 
-def _no_more(_caught: BaseException) -> None:
-    return None
-
-
-@shielded(_no_more)
+@shielded(unexpected)
 def _context(credentials: Credentials) -> ssl.SSLContext:
     context = client_context(credentials.ca_bundle.reveal() if credentials.ca_bundle else None)
     if credentials.certificate is not None and credentials.private_key is not None:
@@ -215,8 +211,8 @@ def _check_pair(
         pair = read_pair(report, given["certificate"], given["private_key"], _password(values, "private_key_password"))
     if pair is None:
         return None, None
-    name = expected.expect_common_name or (client_id.reveal() if client_id is not None else None)
-    judge_pair(report, pair, common_name=name, now=now)
+    common_name = expected.expect_common_name or (client_id.reveal() if client_id is not None else None)
+    judge_pair(report, pair, common_name=common_name, now=now)
     return pair.certificate(), pair.key_pem()
 
 
@@ -241,9 +237,19 @@ def _legal(report: Report, values: Mapping[str, Secret], name: str, *, hints: tu
     if not content:
         report.error("WC402", name, "is empty")
     elif content.strip() != content:
-        report.error("WC403", name, "begins or ends with white space", "store it again without; echo adds a newline, printf does not")
+        report.error(
+            "WC403",
+            name,
+            "begins or ends with white space",
+            "store it again without; echo adds a newline, printf does not",
+        )
     elif not _VISIBLE.fullmatch(content):
-        report.error("WC403", name, "holds a control character or a character outside ASCII", "store it again, copied as plain text")
+        report.error(
+            "WC403",
+            name,
+            "holds a control character or a character outside ASCII",
+            "store it again, copied as plain text",
+        )
     else:
         return values[name]
     return None

@@ -136,9 +136,7 @@ class TokenError(WiseCredsError):
         status: int | None = None,
         trace_id: str | None = None,
     ) -> None:
-        super().__init__(
-            message, code=code, namespace=namespace, location=location, hint=hint, retryable=retryable
-        )
+        super().__init__(message, code=code, namespace=namespace, location=location, hint=hint, retryable=retryable)
         self.status = status
         self.trace_id = None if trace_id is None else printable(trace_id)
 
@@ -214,4 +212,3 @@ class Notice:
     def __str__(self) -> str:
         return str(WiseCredsError(self.message, code=self.code, namespace=self.namespace, location=self.location,
                                   hint=self.hint))  # fmt: skip
-

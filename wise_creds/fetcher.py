@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 from wise_creds._token_cache import Policy, TokenCache
 from wise_creds._token_request import TokenRequest
@@ -28,7 +28,7 @@ class _Fetcher:
         allow_hosts: Iterable[str] = (),
         mtls: Literal["required", "off"] = "required",
         basic_auth: Literal["raw", "form"] = "raw",
-        token_scope: Literal["thread", "process"] = "thread",
+        token_scope: Literal["thread", "process"] = "thread",  # noqa: S107  a scope, not a secret
         refresh_at: float = 0.8,
         deadline: float = 10.0,
         clock: Clock = SYSTEM_CLOCK,
@@ -57,7 +57,9 @@ class _Fetcher:
             raise CredentialsError("no client certificate", code="WC401", namespace=credentials.namespace,
                                    location="certificate", hint='add it, or set mtls = "off" in sandbox')  # fmt: skip
         ask = TokenRequest(credentials, where, credentials.ssl_context(), clock, os.environ, basic_auth)
-        self._cache = TokenCache(ask, clock=clock, policy=Policy(token_scope, refresh_at, deadline, credentials.namespace))
+        self._cache = TokenCache(
+            ask, clock=clock, policy=Policy(token_scope, refresh_at, deadline, credentials.namespace)
+        )
 
     def invalidate(self, token: Token) -> None:
         """Forget a token that an API refused, if it is still the one in use; the next caller gets a new one."""
@@ -106,7 +108,7 @@ class TokenFetcher(_Fetcher):
         """Forget all tokens; further calls raise a TokenError (WC513)."""
         self._cache.close()
 
-    def __enter__(self) -> TokenFetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -134,7 +136,7 @@ class AsyncTokenFetcher(_Fetcher):
         """Forget all tokens; further calls raise a TokenError (WC513)."""
         self._cache.close()
 
-    async def __aenter__(self) -> AsyncTokenFetcher:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

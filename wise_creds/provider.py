@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -79,10 +79,16 @@ class Provider(Protocol):
         clock: time; `deadline` below is a point on its `boot()`, in seconds.
     """
 
-    Options: ClassVar[type[BaseModel]]
+    Options: Any
+    """A pydantic model, best derived from `wise_creds.Options`; Any, so that each class may name its own."""
 
     def __init__(
-        self, options: Any, *, namespace: Namespace, environ: Mapping[str, str], clock: Clock  # noqa: ANN401
+        self,
+        options: Any,  # noqa: ANN401  an instance of the class's own Options
+        *,
+        namespace: Namespace,
+        environ: Mapping[str, str],
+        clock: Clock,
     ) -> None: ...
 
     def fetch(self, *, deadline: float, version: str | None = None) -> SecretDocument:

@@ -33,7 +33,9 @@ class Token:
     token_type: str
     """`"bearer"`."""
 
-    def __init__(self, value: Secret, *, scope: str | None, expires_boot: float, expires_wall: float, clock: Clock) -> None:
+    def __init__(
+        self, value: Secret, *, scope: str | None, expires_boot: float, expires_wall: float, clock: Clock
+    ) -> None:
         _HEADER.__set__(self, f"Bearer {value.reveal()}")
         self.scope = scope
         self.token_type = "bearer"  # noqa: S105  the kind, not a token

@@ -23,7 +23,6 @@ from wise_creds_files._reading import Content, denied, read, without_newline
 
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
 _KUBELET = "..data"
-_SWAPS = 5  # times that a swap of `..data` may overtake one read
 _ALLOWED = {None: 0o700, "group": 0o770, "all": 0o777}
 
 
@@ -64,7 +63,7 @@ class FilesProvider:
         options: `FilesOptions`.
         namespace: decides how strict file modes are.
         environ: the process environment.
-        clock: not needed here.
+        clock: time, for the deadline.
     """
 
     Options = FilesOptions
@@ -74,6 +73,7 @@ class FilesProvider:
     ) -> None:
         self._options = options
         self._namespace = namespace
+        self._clock = clock
         self._managed = [Path("/run/secrets")]
         if environ.get("CREDENTIALS_DIRECTORY"):
             self._managed.append(Path(environ["CREDENTIALS_DIRECTORY"]))
@@ -81,9 +81,14 @@ class FilesProvider:
     def fetch(self, *, deadline: float, version: str | None = None) -> SecretDocument:
         """Read the fields; the version is a fingerprint of the content under a key of this process."""
         if self._options.file is not None:
-            return self._from_document(self._options.file)
-        assert self._options.directory is not None  # noqa: S101  the options hold exactly one
-        return self._from_directory(self._options.directory)
+            document = self._from_document(self._options.file)
+        else:
+            assert self._options.directory is not None  # noqa: S101  the options hold exactly one
+            document = self._from_directory(self._options.directory, deadline)
+        if version not in (None, document.version):
+            raise SecretNotFoundError("this version is gone; files keep the present one only", code="WC301",
+                                      location=document.location)  # fmt: skip
+        return document
 
     def probe(self, *, deadline: float) -> str | None:
         """Read everything and give the version: content decides, times and inodes do not."""
@@ -101,25 +106,30 @@ class FilesProvider:
         return SecretDocument(fields=fields, version=_fingerprint(fields), location=where, notices=tuple(notices),
                               names=names)  # fmt: skip
 
-    def _from_directory(self, directory: Path) -> SecretDocument:
+    def _from_directory(self, directory: Path, deadline: float) -> SecretDocument:
         try:
             names = tuple(sorted(os.listdir(directory)))  # noqa: PTH208  names, not paths
         except OSError as caught:
             raise denied(caught, directory) from None
-        for left in reversed(range(_SWAPS)):
+        while True:
             # The kubelet swaps the link `..data`: one look at it, then all files out of the same snapshot.
-            base = Path(os.path.realpath(directory / _KUBELET if _KUBELET in names else directory))
-            if not base.is_relative_to(os.path.realpath(directory)):
-                raise AccessDeniedError("..data leads out of the directory", code="WC306", location=printable(directory))
+            base = self._snapshot(directory, names)
             try:
                 fields, notices = self._read_all(directory, base, names)
             except SecretNotFoundError:
-                if not left or base == Path(os.path.realpath(directory / _KUBELET)) or _KUBELET not in names:
+                if base == self._snapshot(directory, names) or self._clock.boot() > deadline:
                     raise
             else:
                 break
         return SecretDocument(fields=fields, version=_fingerprint(fields), location=printable(directory),
                               notices=tuple(notices), names=names)  # fmt: skip
+
+    @staticmethod
+    def _snapshot(directory: Path, names: tuple[str, ...]) -> Path:
+        base = Path(os.path.realpath(directory / _KUBELET if _KUBELET in names else directory))
+        if not base.is_relative_to(os.path.realpath(directory)):
+            raise AccessDeniedError("..data leads out of the directory", code="WC306", location=printable(directory))
+        return base
 
     def _read_all(self, directory: Path, base: Path, names: tuple[str, ...]) -> tuple[dict[str, Secret], list[Notice]]:
         fields: dict[str, Secret] = {}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support import leaks, write_fields
-from wise_creds_files import FilesProvider
 
 from wise_creds import (
     AccessDeniedError,
@@ -23,7 +22,7 @@ from wise_creds import (
 )
 from wise_creds.clock import SYSTEM_CLOCK
 from wise_creds.testing import ProviderContract
-from wise_creds_files import _reading
+from wise_creds_files import FilesProvider, _reading
 
 S, P = Namespace.SANDBOX, Namespace.PRODUCTION
 FIELDS = {"client_id": "canary-client-id", "client_secret": "canary-secret-1a2b"}
@@ -102,7 +101,15 @@ def test_only_what_looks_like_a_field_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "value"),
-    [(b"v\n", b"v"), (b"v\r\n", b"v"), (b"v\n\n", b"v\n"), (b"v ", b"v "), (b"", b""), (b"\n", b""), (b"v\r", b"v\r")],
+    [
+        (b"v\n", b"v"),
+        (b"v\r\n", b"v"),
+        (b"v\n\n", b"v\n"),
+        (b"v ", b"v "),
+        (b"", b""),
+        (b"\n", b""),
+        (b"v\r", b"v\r"),
+    ],
 )
 def test_exactly_one_line_end_is_stripped(tmp_path: Path, raw: bytes, value: bytes) -> None:
     """A secret may end in anything else."""
@@ -119,6 +126,17 @@ def test_fields_name_files_and_then_only_those_are_read(tmp_path: Path) -> None:
     assert _values(fetch(directory=tmp_path, fields=named)) == {"certificate": "PEM", "private_key": "PEM"}
 
 
+def test_only_the_present_version_can_be_had(tmp_path: Path) -> None:
+    """Files keep no other."""
+    write_fields(tmp_path, FIELDS)
+    provider = FilesProvider(FilesProvider.Options(directory=tmp_path), namespace=S, environ={}, clock=SYSTEM_CLOCK)
+    deadline = SYSTEM_CLOCK.boot() + 10
+    version = provider.fetch(deadline=deadline).version
+    assert provider.fetch(deadline=deadline, version=version).version == version
+    with pytest.raises(SecretNotFoundError):
+        provider.fetch(deadline=deadline, version="another")
+
+
 def test_the_names_seen_go_with_the_document(tmp_path: Path) -> None:
     """So that a likely spelling can be suggested."""
     write_fields(tmp_path, {"tls.crt": "x", "client_id": "y"})
@@ -127,7 +145,14 @@ def test_the_names_seen_go_with_the_document(tmp_path: Path) -> None:
 
 def test_json_and_toml_documents_are_read(tmp_path: Path) -> None:
     """Names as they are, renamed, with a dot, or nested."""
-    content = {"clientId": "a", "mtls.key": "b", "mtls": {"crt": "c"}, "client_secret": "d", "number": 5, "none": None}
+    content = {
+        "clientId": "a",
+        "mtls.key": "b",
+        "mtls": {"crt": "c"},
+        "client_secret": "d",
+        "number": 5,
+        "none": None,
+    }
     write_fields(tmp_path, {"s.json": json.dumps(content), "s.toml": '"client_secret" = "d"\n'})
     renamed = {"client_id": "clientId", "private_key": "mtls.key", "certificate": "mtls.crt", "ca_bundle": "no.where"}
     assert _values(fetch(file=tmp_path / "s.json", fields=renamed)) == {
@@ -299,7 +324,7 @@ def test_others_access_is_an_error_in_production_and_a_warning_in_sandbox(
     """For files of our own."""
     for name in write_fields(tmp_path, FIELDS).iterdir():
         name.chmod(mode)
-    options = {"directory": tmp_path, **({"allow_readable_by": allowed} if allowed else {})}
+    options: dict[str, Any] = {"directory": tmp_path, **({"allow_readable_by": allowed} if allowed else {})}
     if isinstance(expected, str):
         with pytest.raises(AccessDeniedError) as caught:
             fetch(namespace, **options)
@@ -333,7 +358,8 @@ def test_a_swap_during_the_read_is_followed(tmp_path: Path, monkeypatch: pytest.
     """The kubelet removes the old snapshot: the read begins anew, and both fields are of one version."""
     directory = tmp_path / "pod"
     kubelet(directory, {"client_id": "old-id", "client_secret": "old-secret"})
-    real, swapped = os.open, []
+    real = os.open
+    swapped: list[object] = []
 
     def swaps(path: Any, *args: Any, **kwargs: Any) -> int:
         if str(path).endswith("client_secret") and not swapped:

@@ -13,7 +13,7 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 from wise_creds._tls import load_pair
 from wise_creds.testing._pki import Authority, Issued
@@ -50,7 +50,7 @@ class MockWise:
         self.state = State(client_id=str(uuid.uuid4()), secrets=[secrets.token_urlsafe(24)])
         self._revoked: list[Issued] = []
 
-    def __enter__(self) -> MockWise:
+    def __enter__(self) -> Self:
         self.root = Path(tempfile.mkdtemp(prefix="wise-creds-mock-"))
         self.directory = self.root / "sandbox"
         self.config = self.root / "wise-creds.toml"

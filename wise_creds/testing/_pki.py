@@ -46,7 +46,9 @@ class Authority:
 
     def __init__(self, name: str = "wise-creds throw-away authority", *, above: Authority | None = None) -> None:
         self._above = above
-        self.issued = self._issue(name, make_key("ec-p256"), above.issued if above else None, ca=True, life=(-_DAY, 3650 * _DAY))
+        self.issued: Issued = self._issue(
+            name, make_key("ec-p256"), above.issued if above else None, ca=True, life=(-_DAY, 3650 * _DAY)
+        )
 
     def client(
         self, common_name: str, *, kind: str = "ec-p256", begins: timedelta = -_DAY, ends: timedelta = 365 * _DAY

@@ -1,0 +1,62 @@
+"""What is wrong with keys and values of a configuration, in our words: never an input, always a place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from wise_creds.errors import ConfigError, WiseCredsError, printable
+
+_SECRET_KEY = re.compile(r"(.*_)?(secret|password|passphrase|token|private_key|pkcs12|secret_id|api_key)")
+
+
+def unknown_key(key: str, known: Sequence[str], place: str) -> ConfigError:
+    """Say that a key is unknown, or that it holds what no configuration may hold."""
+    if _SECRET_KEY.fullmatch(key):
+        return ConfigError("a secret does not stand in the configuration", code="WC107",
+                           location=f"{place}.{printable(key)}",
+                           hint="keep it in the store, or name a file or variable with *_file or *_env; "
+                           "change it if this file was shared")  # fmt: skip
+    return ConfigError("unknown key", code="WC103", location=f"{place}.{printable(key)}",
+                       hint=did_you_mean(key, known))  # fmt: skip
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str | None:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]}?" if near else None
+
+
+def model_problems(invalid: ValidationError, model: type[BaseModel], place: str) -> list[WiseCredsError]:
+    """Tell pydantic's findings in our words: keys, kinds and limits of the model, never an input."""
+    problems: list[WiseCredsError] = []
+    for finding in invalid.errors(include_url=False, include_input=False):
+        kind, path = finding["type"], finding["loc"]
+        where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
+        context: dict[str, Any] = finding.get("ctx", {})
+        if kind == "extra_forbidden":
+            known = list(model.model_fields) if len(path) == 1 else []
+            problems.append(unknown_key(str(path[-1]), known, where.removesuffix(f".{printable(path[-1])}")))
+        elif kind == "missing":
+            problems.append(ConfigError("is missing", code="WC104", location=where))
+        elif kind == "wise_creds":
+            problems.append(ConfigError(context["message"], code=context["code"], location=where,
+                                        hint=context["hint"] or None))  # fmt: skip
+        else:
+            problems.append(ConfigError(_wording(kind, context), code="WC105", location=where))
+    return problems
+
+
+def _wording(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    limits = [f"{word} {context[key]}" for key, word in (("gt", "above"), ("ge", "at least"), ("lt", "below"),
+                                                         ("le", "at most")) if key in context]  # fmt: skip
+    if limits:
+        return f"must be {limits[0]}"
+    if kind == "string_pattern_mismatch":
+        return f"must look like {context['pattern']}"
+    return f"has the wrong type or form ({kind.replace('_', ' ')})"

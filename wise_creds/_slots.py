@@ -1,0 +1,78 @@
+"""Where tokens are kept: a slot a thread, handed on when the thread ends, or one slot for the process."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from types import SimpleNamespace
+from typing import Literal, NamedTuple
+
+from wise_creds._engine import Job
+from wise_creds.token import Token
+
+
+class Snapshot(NamedTuple):
+    """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""
+
+    look_at: float
+    token: Token
+    renew_at: float
+    expires_at: float
+    expires_wall: float
+
+
+class Slot:
+    """The place of one token."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+        self.lock = threading.Lock()
+        self.job: Job[Token] | None = None
+
+
+class _Lease:
+    """A thread's hold on a slot; when the thread ends, the slot goes to the next new thread."""
+
+    def __init__(self, slot: Slot, free: deque[Slot]) -> None:
+        self.slot = slot
+        self._free = free
+
+    def __del__(self) -> None:
+        self._free.append(self.slot)
+
+
+class Slots:
+    """
+    All slots of one cache; made anew after a fork, locks included.
+
+    Attributes:
+        mine: holds the caller's `lease`, once it has one.
+    """
+
+    def __init__(self, scope: Literal["thread", "process"]) -> None:
+        self._free: deque[Slot] = deque()
+        self._all: list[Slot] = []
+        self._lock = threading.Lock()
+        self.mine: threading.local | SimpleNamespace = threading.local()
+        if scope == "process":
+            self.take()
+            self.mine = SimpleNamespace(lease=self.mine.lease)
+
+    def take(self) -> Slot:
+        """Give the caller's slot: its own, one that an ended thread left, or a new one."""
+        with contextlib.suppress(AttributeError):
+            slot: Slot = self.mine.lease.slot
+            return slot
+        with self._lock:
+            if self._free:
+                slot = self._free.popleft()
+            else:
+                slot = Slot()
+                self._all.append(slot)
+        self.mine.lease = _Lease(slot, self._free)
+        return slot
+
+    def everyone(self) -> list[tuple[Slot, Snapshot]]:
+        """Give all slots that hold a token, with what they hold."""
+        return [(slot, snapshot) for slot in list(self._all) if (snapshot := slot.snapshot) is not None]
