@@ -7,7 +7,6 @@ that is given up is told so (`Job.abandoned`, `Job.on_abandon`) and its late out
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import math
 import threading
@@ -57,6 +56,8 @@ class Job(Generic[T]):
 
     async def wait_async(self, clock: Clock, deadline: float) -> Outcome[T] | None:
         """Do the same as `wait` without blocking the event loop."""
+        import asyncio  # takes longer to import than a token to arrive, and services without it need none
+
         waiter = asyncio.wrap_future(self._future)
         left = None if deadline == math.inf else max(0.0, deadline - clock.boot())
         await asyncio.wait({waiter}, timeout=left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,8 +24,11 @@ def unknown_key(key: str, known: Sequence[str], place: str) -> ConfigError:
                        hint=did_you_mean(key, known))  # fmt: skip
 
 
-def did_you_mean(key: str, known: Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(key, known, n=1)
+def did_you_mean(key: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """Suggest the known name that is most like a key, at least so much (0 to 1) like it."""
+    import difflib
+
+    near = difflib.get_close_matches(key, known, n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else None
 
 

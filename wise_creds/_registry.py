@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 
+from wise_creds._problems import did_you_mean
 from wise_creds.errors import PluginError, printable
 from wise_creds.provider import Provider
 from wise_creds.shield import described
@@ -31,11 +31,10 @@ def find(name: str) -> type[Provider]:
     offers = entry_points(group=GROUP, name=name)
     if not offers:
         known = sorted(installed())
-        near = difflib.get_close_matches(name, known, n=1)
         raise PluginError(
             f"no provider is called {printable(name)}",
             code="WC121",
-            hint=f"did you mean {near[0]}?" if near else f"installed: {', '.join(map(printable, known))}",
+            hint=did_you_mean(name, known) or f"installed: {', '.join(map(printable, known))}",
         )
     if len({entry.value for entry in offers}) > 1:
         raise PluginError(

@@ -7,7 +7,6 @@ A configuration is found through an argument (a path, or a mapping of the same f
 
 from __future__ import annotations
 
-import difflib
 import re
 import stat
 import tomllib
@@ -125,9 +124,8 @@ def choose_namespace(namespace: str | None, environ: Mapping[str, str]) -> Names
         raise ConfigError("no namespace", code="WC108",
                           hint=f'say "sandbox" or "production", as the argument or in ${NAMESPACE_VARIABLE}')  # fmt: skip
     if said not in list(Namespace):
-        near = difflib.get_close_matches(str(said), list(Namespace), n=1, cutoff=0.3)
         raise ConfigError(f"no namespace is called {printable(said)}", code="WC108",
-                          hint=f"did you mean {near[0]}?" if near else "say sandbox or production")  # fmt: skip
+                          hint=did_you_mean(str(said), list(Namespace), 0.3) or "say sandbox or production")  # fmt: skip
     return Namespace(said)
 
 

@@ -8,7 +8,6 @@ any `except` block, so it has neither cause nor context.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import re
@@ -150,8 +149,9 @@ def _made_safe(caught: BaseException, translate: Translate, handled: BaseExcepti
         safe: BaseException = caught
     elif isinstance(caught, SystemExit):
         safe = SystemExit(caught.code if isinstance(caught.code, int) else 1)
-    elif isinstance(caught, KeyboardInterrupt | asyncio.CancelledError | GeneratorExit):
-        safe = type(caught)()
+    elif not isinstance(caught, Exception):
+        # An interrupt or a cancellation: the same object goes on, its type says all there is to say.
+        safe, caught.args = caught, ()
     else:
         safe = translate(caught) or unexpected(caught)
     wipe(caught, keep=safe)
