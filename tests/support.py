@@ -16,7 +16,6 @@ from wise_creds._engine import Job
 from wise_creds.clock import SYSTEM_CLOCK
 from wise_creds.credentials import Credentials, Expectations, Fields, check
 from wise_creds.errors import CredentialsError
-from wise_creds.shield import Outcome
 from wise_creds.testing import Authority, Issued
 
 CLIENT_ID = "canary-client-id-5e1f"
@@ -140,6 +139,6 @@ def until(happened: Callable[[], bool]) -> None:
 
 def finished(value: object) -> Job[object]:
     """A job whose outcome is there."""
-    job: Job[object] = Job(lambda _job: Outcome(value=value), name="test")
+    job: Job[object] = Job(lambda _job: value, name="test")
     job.wait(SYSTEM_CLOCK, SYSTEM_CLOCK.boot() + 10)
     return job

@@ -28,7 +28,7 @@ def test_an_outcome_is_shared_by_threads_and_tasks() -> None:
 def test_a_deadline_ends_the_wait_and_not_the_caller() -> None:
     """Whatever the call does; it is told that nobody waits any more."""
     release, told = threading.Event(), threading.Event()
-    job: Job[bool] = Job(lambda _job: Outcome(value=release.wait(10)), name="slow")
+    job: Job[bool] = Job(lambda _job: release.wait(10), name="slow")
     job.on_abandon(told.set)
 
     async def awaited() -> object:

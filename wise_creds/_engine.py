@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from wise_creds.clock import Clock
-from wise_creds.shield import Outcome
+from wise_creds.shield import Outcome, Translate, attempt, unexpected
 
 T = TypeVar("T")
 
@@ -25,11 +25,12 @@ class Job(Generic[T]):
     One call under way.
 
     Args:
-        call: gets the job; never raises, but returns an `Outcome`.
+        call: gets the job; runs within the shield.
         name: the thread's name.
+        translate: makes our error out of a foreign exception.
     """
 
-    def __init__(self, call: Callable[[Job[T]], Outcome[T]], *, name: str) -> None:
+    def __init__(self, call: Callable[[Job[T]], T], *, name: str, translate: Translate = unexpected) -> None:
         self._future: Future[Outcome[T]] = Future()
         self._finished = threading.Event()
         self._cancellers: list[Callable[[], None]] = []
@@ -38,8 +39,7 @@ class Job(Generic[T]):
         context = contextvars.copy_context()
 
         def work() -> None:
-            outcome = context.run(call, self)
-            self._future.set_result(outcome)
+            self._future.set_result(context.run(lambda: attempt(lambda: call(self), translate)))
             self._finished.set()
 
         threading.Thread(target=work, name=f"wise-creds {name}", daemon=True).start()

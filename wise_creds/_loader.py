@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from wise_creds.errors import (
 )
 from wise_creds.provider import Provider, SecretDocument
 from wise_creds.secret import Secret
-from wise_creds.shield import Outcome, Translate, attempt, described, unexpected
+from wise_creds.shield import Translate, attempt, described, unexpected
 
 T = TypeVar("T")
 log = logging.getLogger("wise_creds")
@@ -84,7 +84,7 @@ class Loader:
         if self.errors:
             raise LoadError(self.errors)
         deadline = self._clock.boot() + self.config.options.deadline
-        jobs = [Job(_reading(source, deadline), name=f"load {source.config.provider}") for source in self._sources]
+        jobs = [_reading(source, deadline) for source in self._sources]
         documents: list[SecretDocument] = []
         problems: list[WiseCredsError] = []
         for source, job in zip(self._sources, jobs, strict=True):
@@ -99,7 +99,6 @@ class Loader:
         fields, twice = self._joined(documents)
         if problems or twice:
             raise LoadError(self._retold([*problems, *twice]))
-        self._notices = tuple(notice for document in documents for notice in document.notices)
         return fields
 
     def check(self, fields: Fields) -> Checked:
@@ -108,7 +107,7 @@ class Loader:
         if isinstance(outcome.error, WiseCredsError):
             return Checked(None, (CredentialsError(outcome.error.message),), ())
         checked = outcome.unwrap()
-        notices = (*self.config.notices, *self._retold([*self._notices, *checked.notices]))
+        notices = (*self.config.notices, *self._retold([*fields.notices, *checked.notices]))
         return replace(checked, errors=tuple(self._retold(checked.errors)), notices=notices)
 
     def close(self) -> None:
@@ -153,6 +152,7 @@ class Loader:
             tuple(name for document in documents for name in document.names),
             "+".join(document.version for document in documents),
             tuple(rewrite(document.location) for document in documents),
+            tuple(notice for document in documents for notice in document.notices),
         )
         return fields, twice
 
@@ -168,8 +168,12 @@ class Loader:
         return retold(told, namespace=self.config.namespace, rewrite=self.config.expansion.as_written)  # type: ignore[type-var]
 
 
-def _reading(source: _Source, deadline: float) -> Callable[[Job[SecretDocument]], Outcome[SecretDocument]]:
-    return lambda _job: attempt(lambda: source.provider.fetch(deadline=deadline), source.translate)
+def _reading(source: _Source, deadline: float) -> Job[SecretDocument]:
+    return Job(
+        lambda _job: source.provider.fetch(deadline=deadline),
+        name=f"load {source.config.provider}",
+        translate=source.translate,
+    )
 
 
 def _translator(source: SourceConfig) -> Translate:

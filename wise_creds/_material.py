@@ -63,7 +63,7 @@ class Certificate:
 
 
 @dataclass
-class Report:
+class Findings:
     """Collects what is wrong with the fields of one load, each with its place."""
 
     places: Callable[[str], str]
@@ -110,14 +110,14 @@ class Pair:
         )
 
 
-def read_pair(report: Report, certificate: bytes, private_key: bytes, password: bytes | None) -> Pair | None:
+def read_pair(report: Findings, certificate: bytes, private_key: bytes, password: bytes | None) -> Pair | None:
     """Parse a PEM chain and a PEM key; None, and an error in the report, where that fails."""
     certificates = _certificates(report, "certificate", "WC411", certificate)
     key = _private_key(report, private_key, password)
     return _matched(report, certificates, key) if certificates and key is not None else None
 
 
-def read_pkcs12(report: Report, content: bytes, password: bytes | None) -> Pair | None:
+def read_pkcs12(report: Findings, content: bytes, password: bytes | None) -> Pair | None:
     """Parse a PKCS#12 store (RFC 7292), binary or base64."""
     der = content
     if content.isascii():
@@ -142,7 +142,7 @@ def read_pkcs12(report: Report, content: bytes, password: bytes | None) -> Pair 
     return _matched(report, [leaf.certificate, *(one.certificate for one in store.additional_certs)], key)
 
 
-def _certificates(report: Report, name: str, code: str, raw: bytes) -> list[x509.Certificate]:
+def _certificates(report: Findings, name: str, code: str, raw: bytes) -> list[x509.Certificate]:
     try:
         found = [block for block in blocks(raw, der_label="CERTIFICATE") if block.is_certificate]
         parsed = [x509.load_pem_x509_certificate(block.pem) for block in found]
@@ -157,7 +157,7 @@ def _certificates(report: Report, name: str, code: str, raw: bytes) -> list[x509
     return parsed
 
 
-def _private_key(report: Report, raw: bytes, password: bytes | None) -> PrivateKeyTypes | None:
+def _private_key(report: Findings, raw: bytes, password: bytes | None) -> PrivateKeyTypes | None:
     try:
         found = [block for block in blocks(raw, der_label="PRIVATE KEY") if block.is_private_key]
     except NotPemError as reason:
@@ -174,7 +174,7 @@ def _private_key(report: Report, raw: bytes, password: bytes | None) -> PrivateK
     return _opened(report, block, password)
 
 
-def _opened(report: Report, block: Block, password: bytes | None) -> PrivateKeyTypes | None:
+def _opened(report: Findings, block: Block, password: bytes | None) -> PrivateKeyTypes | None:
     try:
         return load_pem_private_key(block.pem, password if block.is_encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -186,7 +186,7 @@ def _opened(report: Report, block: Block, password: bytes | None) -> PrivateKeyT
         return None
 
 
-def _matched(report: Report, certificates: list[x509.Certificate], key: PrivateKeyTypes) -> Pair | None:
+def _matched(report: Findings, certificates: list[x509.Certificate], key: PrivateKeyTypes) -> Pair | None:
     wanted = _public_bytes(key.public_key())
     leaf = next((one for one in certificates if _public_bytes(one.public_key()) == wanted), None)
     if leaf is None:
@@ -202,7 +202,7 @@ def _matched(report: Report, certificates: list[x509.Certificate], key: PrivateK
     return Pair(leaf, tuple(chain), key)
 
 
-def judge_pair(report: Report, pair: Pair, *, common_name: str | None, now: datetime) -> None:
+def judge_pair(report: Findings, pair: Pair, *, common_name: str | None, now: datetime) -> None:
     """Check dates, name, key kind and usage of the leaf."""
     leaf, kind = pair.leaf, _key_type(pair.leaf.public_key())
     ends, begins = leaf.not_valid_after_utc, leaf.not_valid_before_utc
@@ -233,7 +233,7 @@ def judge_pair(report: Report, pair: Pair, *, common_name: str | None, now: date
                       "servers refuse such a client certificate; is this a server's?")  # fmt: skip
 
 
-def read_ca(report: Report, raw: bytes, now: datetime) -> tuple[str, datetime] | None:
+def read_ca(report: Findings, raw: bytes, now: datetime) -> tuple[str, datetime] | None:
     """Parse and judge the CA file; give it as clean PEM with the date on which its first certificate ends."""
     found = _certificates(report, "ca_bundle", "WC423", raw)
     if not found:

@@ -15,7 +15,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from wise_creds._engine import Job
 from wise_creds._slots import Slot, Slots, Snapshot
@@ -32,7 +33,7 @@ _BACK_OFF = (30.0, 300.0)  # seconds after a failed renewal, doubled each time
 _RETRY_BASE, _RETRY_CAP, _ATTEMPTS = 0.2, 5.0, 4
 _AFTER_401 = 10.0  # seconds between two renewals because of refusals
 
-Ask = Callable[[Job[Token], float], Token]
+Ask = Callable[[Job[Any], float], Token]
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ class TokenCache:
 
     def _job(self, slot: Slot) -> Job[Token]:
         deadline = self._clock.boot() + self._policy.deadline
-        return Job(lambda job: self._filled(slot, job, deadline, attempts=_ATTEMPTS), name="token")
+        return Job(
+            lambda job: self._filled(slot, job, deadline, attempts=_ATTEMPTS), name="token", translate=_unforeseen
+        )
 
     def _settled(self, job: Job[Token], outcome: Outcome[Token] | None, deadline: float) -> Outcome[Token] | None:
         """Say what a waiter does with what it waited for; None: the fetch it had joined was given up, try again."""
@@ -212,24 +215,26 @@ class TokenCache:
         # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
         return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))
 
-    def _filled(self, slot: Slot, job: Job[Token], deadline: float, *, attempts: int) -> Outcome[Token]:
+    def _filled(self, slot: Slot, job: Job[Any], deadline: float, *, attempts: int) -> Token:
         """Ask, again if that may help, and put the token into its slot."""
         number = 0
         while True:
             outcome = attempt(lambda: self._ask(job, deadline), _unforeseen)
             error = outcome.error
             if error is None:
-                slot.snapshot = self._snapshot(outcome.unwrap())
+                token = outcome.unwrap()
+                slot.snapshot = self._snapshot(token)
                 self.error, self._failures = None, 0
-                return outcome
+                return token
             number += 1
             self.error = error if isinstance(error, TokenError) else None
             if number == attempts or not (isinstance(error, TokenUnavailableError) and error.retryable):
-                return outcome
+                break
             pause = self._uniform(0, min(_RETRY_CAP, _RETRY_BASE * 2**number))
             pause = max(pause, error.retry_after or 0.0)
             if self._clock.boot() + pause >= deadline or self._clock.wait(job.abandoned, pause):
-                return outcome
+                break
+        return outcome.unwrap()
 
     def _snapshot(self, token: Token) -> Snapshot:
         now, left = self._clock.boot(), token.remaining()
@@ -245,19 +250,18 @@ class TokenCache:
             if now >= self._renew_not_before and (self._renewal is None or self._renewal.done):
                 self._renewal = Job(self._renew_due, name="renewal")
 
-    def _renew_due(self, job: Job[None]) -> Outcome[None]:
+    def _renew_due(self, job: Job[None]) -> None:
         for slot, snapshot in self._slots.everyone():
             if self._clock.boot() < snapshot.renew_at:
                 continue
             deadline = self._clock.boot() + self._policy.deadline
-            outcome = self._filled(slot, job, deadline, attempts=1)  # type: ignore[arg-type]  # any job can be given up
+            outcome = attempt(partial(self._filled, slot, job, deadline, attempts=1), _unforeseen)
             if outcome.error is not None:
                 pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
                 self._failures += 1
                 self._renew_not_before = self._clock.boot() + self._uniform(pause / 2, pause)
                 log.warning("renewal failed, the present token serves on: %s", outcome.error)
                 break
-        return Outcome()
 
 
 def _unforeseen(caught: BaseException) -> TokenError:

@@ -63,7 +63,7 @@ class TokenRequest:
     basic_auth: Literal["raw", "form"] = "raw"
     proxy: str | None = None
 
-    def __call__(self, job: Job[Token], deadline: float) -> Token:
+    def __call__(self, job: Job[Any], deadline: float) -> Token:
         """
         Ask once; runs within the shield, in the job's thread.
 
@@ -93,7 +93,7 @@ class TokenRequest:
             clock=self.clock,
         )
 
-    def _exchange(self, job: Job[Token], deadline: float) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, job: Job[Any], deadline: float) -> tuple[int, Mapping[str, str], bytes]:
         import httpx
 
         left = max(0.001, deadline - self.clock.boot())

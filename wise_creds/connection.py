@@ -17,7 +17,7 @@ from wise_creds.config import ConfigSource, choose_namespace, namespace_config, 
 from wise_creds.credentials import Credentials
 from wise_creds.errors import ConfigError, LoadError, Notice, WiseCredsError, printable
 from wise_creds.namespace import Namespace
-from wise_creds.shield import Outcome, attempt, unexpected
+from wise_creds.shield import Outcome
 from wise_creds.token import Token
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ async def aconnect(
     namespace: str | None = None, *, config: ConfigSource = None, lazy: bool = False, clock: Clock = SYSTEM_CLOCK
 ) -> Connection:
     """Do the same as `connect` without blocking the event loop."""
-    job: Job[Connection] = Job(
-        lambda _job: attempt(lambda: _opened(namespace, config, clock), unexpected), name="connect"
-    )
+    job: Job[Connection] = Job(lambda _job: _opened(namespace, config, clock), name="connect")
     # The load ends by its own deadline, which only the configuration knows.
     outcome: Outcome[Connection] | None = await job.wait_async(clock, float("inf"))
     assert outcome is not None  # noqa: S101  there is no end to that wait
@@ -226,7 +224,7 @@ class Connection:
             "namespace": self.namespace.value,
             "generation": generation.number,
             "version": generation.version,
-            "token_expires_in": left,
+            "token_expires_in": None if left is None else int(left),
             "token_error": problem.code if problem else None,
             "certificate_not_after": _iso(certificate.not_after) if certificate else None,
             "certificate_sha256": certificate.fingerprint if certificate else None,

@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from types import MappingProxyType
 
-from wise_creds._material import Certificate, Report, judge_pair, read_ca, read_pair, read_pkcs12, utc
+from wise_creds._material import Certificate, Findings, judge_pair, read_ca, read_pair, read_pkcs12, utc
 from wise_creds._tls import KeyLoading, client_context, load_pair
 from wise_creds.errors import CredentialsError, Notice
 from wise_creds.namespace import Namespace
@@ -101,6 +101,7 @@ class Fields:
     names: tuple[str, ...]
     version: str
     sources: tuple[str, ...]
+    notices: tuple[Notice, ...] = ()
 
     def place(self, name: str) -> str:
         """Say where a field stands, or where it should."""
@@ -125,7 +126,7 @@ def check(fields: Fields, expected: Expectations, *, now: float) -> Checked:
         expected: what the configuration says.
         now: the wall clock, seconds since 1970 UTC.
     """
-    report = Report(fields.place, expected.namespace)
+    report = Findings(fields.place, expected.namespace)
     values = dict(fields.values)
     _check_marker(report, values, expected)
     client_id = client_secret = None
@@ -164,7 +165,7 @@ def check(fields: Fields, expected: Expectations, *, now: float) -> Checked:
     return Checked(credentials, tuple(report.errors), tuple(report.notices))
 
 
-def _check_marker(report: Report, values: Mapping[str, Secret], expected: Expectations) -> None:
+def _check_marker(report: Findings, values: Mapping[str, Secret], expected: Expectations) -> None:
     marker = values.get("environment")
     if marker is None:
         if expected.namespace is Namespace.PRODUCTION and expected.expect_client_id is None:
@@ -176,7 +177,7 @@ def _check_marker(report: Report, values: Mapping[str, Secret], expected: Expect
                      "the field environment must equal the namespace: is this the other one's secret?")  # fmt: skip
 
 
-def _check_client_id(report: Report, client_id: Secret, expected: Expectations) -> None:
+def _check_client_id(report: Findings, client_id: Secret, expected: Expectations) -> None:
     if expected.basic_auth == "raw" and b":" in client_id.reveal_bytes():
         report.error("WC404", "client_id", "a colon in the client ID would end it in HTTP Basic (RFC 7617)",
                      'set basic_auth = "form"')  # fmt: skip
@@ -187,7 +188,7 @@ def _check_client_id(report: Report, client_id: Secret, expected: Expectations) 
 
 
 def _check_pair(
-    report: Report,
+    report: Findings,
     values: Mapping[str, Secret],
     names: tuple[str, ...],
     expected: Expectations,
@@ -216,7 +217,7 @@ def _check_pair(
     return pair.certificate(), pair.key_pem()
 
 
-def _given(report: Report, values: Mapping[str, Secret], name: str) -> bytes | None:
+def _given(report: Findings, values: Mapping[str, Secret], name: str) -> bytes | None:
     content = values[name].reveal_bytes() if name in values else None
     if content == b"":
         report.error("WC402", name, "is empty")
@@ -228,7 +229,7 @@ def _password(values: Mapping[str, Secret], name: str) -> bytes | None:
     return values[name].reveal_bytes() if name in values else None
 
 
-def _legal(report: Report, values: Mapping[str, Secret], name: str, *, hints: tuple[str, ...]) -> Secret | None:
+def _legal(report: Findings, values: Mapping[str, Secret], name: str, *, hints: tuple[str, ...]) -> Secret | None:
     """Give a one-line value if it can stand in a header as it is."""
     if name not in values:
         _missing(report, name, hints)
@@ -255,7 +256,7 @@ def _legal(report: Report, values: Mapping[str, Secret], name: str, *, hints: tu
     return None
 
 
-def _missing(report: Report, name: str, names: tuple[str, ...]) -> None:
+def _missing(report: Findings, name: str, names: tuple[str, ...]) -> None:
     plain = {re.sub(r"[_\- ]", "", seen).lower(): seen for seen in names if seen not in CANONICAL_FIELDS}
     alias = next((plain[alias] for alias in _ALIASES.get(name, ()) if alias in plain), None)
     if alias is None:
