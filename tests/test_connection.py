@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support import Material, leaks, write_fields
 
 import wise_creds
 from wise_creds import ConfigError, LoadError, NamespaceError, TokenError, TokenRejectedError
+from wise_creds._environ import Environ
 from wise_creds.testing import FakeClock, MockWise
 
 
@@ -54,6 +56,34 @@ def test_the_first_token_error_comes_bare(mock_wise: MockWise) -> None:
     with pytest.raises(TokenRejectedError):
         asyncio.run(wise_creds.aconnect("sandbox", config=mock_wise.config))
     assert caught.value.code == "WC501"
+
+
+def test_no_traceback_with_locals_shows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It holds more secrets than ours; an ordinary frame that holds `os.environ` is the control."""
+    monkeypatch.setenv("OTHER_SECRET", "canary-of-another-library")
+    canary = {"other": "canary-of-another-library"}
+
+    def rendered(call: Any) -> str:
+        with pytest.raises((wise_creds.WiseCredsError, KeyError)) as caught:
+            call()
+        return "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+
+    def naive() -> None:
+        environ = os.environ
+        raise KeyError(len(environ))
+
+    for call in (
+        wise_creds.connect,
+        lambda: wise_creds.connect("prod"),
+        lambda: wise_creds.load("sandbox"),
+        lambda: wise_creds.load("sandbox", config={"sandbox": {"provider": "files", "directory": "${OTHER_SECRET}"}}),
+        lambda: asyncio.run(wise_creds.aconnect("sandbox", config="nowhere.toml")),
+        lambda: wise_creds.validate("prod"),
+    ):
+        assert leaks(canary, rendered(call)) == []
+    assert leaks(canary, rendered(naive)) == ["other"]
+    environ = Environ({"a": "b"})
+    assert (dict(environ), repr(environ)) == ({"a": "b"}, "<1 environment variables>")
 
 
 def test_everything_wrong_with_a_load_comes_at_once(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Expansion:
 
     environ: Mapping[str, str]
     report: Callable[[ConfigError], None]
-    written: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict, repr=False)
 
     def expand(self, value: object, place: str, key: str = "") -> object:
         """Expand every string below a value; each problem is reported with its place."""

@@ -61,7 +61,7 @@ class SourceConfig:
     """One source: the provider's name, its raw options, and where they stand."""
 
     provider: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
     place: str
 
 
@@ -101,11 +101,11 @@ class NamespaceConfig:
 class Config:
     """A configuration as it stands, not yet looked into."""
 
-    tables: Mapping[str, Any]
+    tables: Mapping[str, Any] = field(repr=False)
     base: Path
     name: str
     writable_by_others: bool = False
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def namespaces(self) -> list[Namespace]:
         """Give the namespaces that have a table."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from wise_creds._environ import Environ
 from wise_creds._generation import build
 from wise_creds._loader import Loader
 from wise_creds._material import utc
@@ -48,7 +48,7 @@ def validate(
     Raises:
         ConfigError: an unknown namespace or level was asked for.
     """
-    environ = os.environ if environ is None else environ
+    environ = Environ() if environ is None else Environ(environ)
     if level not in _LEVELS:
         raise ConfigError(f"no level is called {printable(level)}", code="WC112", hint="config, secrets or live")
     named = [namespace] if isinstance(namespace, str) else list(namespace or ())
