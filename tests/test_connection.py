@@ -15,7 +15,7 @@ from support import Material, leaks, write_fields
 
 import wise_creds
 from wise_creds import ConfigError, LoadError, NamespaceError, TokenError, TokenRejectedError
-from wise_creds._environ import Environ
+from wise_creds._quiet import Quiet
 from wise_creds.testing import FakeClock, MockWise
 
 
@@ -82,8 +82,7 @@ def test_no_traceback_with_locals_shows_the_environment(monkeypatch: pytest.Monk
     ):
         assert leaks(canary, rendered(call)) == []
     assert leaks(canary, rendered(naive)) == ["other"]
-    environ = Environ({"a": "b"})
-    assert (dict(environ), repr(environ)) == ({"a": "b"}, "<1 environment variables>")
+    assert (dict(Quiet({"a": "b"})), repr(Quiet({"a": "b"}))) == ({"a": "b"}, "<1 values>")
 
 
 def test_everything_wrong_with_a_load_comes_at_once(tmp_path: Path) -> None:

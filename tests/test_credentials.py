@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,11 @@ def test_good_fields_make_credentials() -> None:
     assert made.client_secret.reveal() == CLIENT_SECRET
     assert {name: value.reveal() for name, value in made.extra.items()} == {"jws_private_key": "canary-jws-key"}
     assert made.ca_not_after is not None
+    assert copy.deepcopy(made).extra is made.extra
+    plain = dataclasses.asdict(made) | {"certificate": None}
+    assert leaks(CANARIES, str(plain)) == []
+    with pytest.raises(TypeError):
+        made.extra["more"] = made.client_secret  # type: ignore[index]
 
 
 def test_credentials_show_no_value_and_are_not_pickled() -> None:

@@ -21,7 +21,7 @@ CORE = sorted((ROOT / "wise_creds").rglob("*.py"))
 PROVIDERS = sorted((ROOT / "providers").rglob("*.py"))
 # Each floor imports only lower ones; modules in one string share a floor and do not import each other in a circle.
 FLOORS = """
-errors clock _environ
+errors clock _quiet
 secret
 shield namespace
 token provider documents _engine _pem _tls _expand _problems

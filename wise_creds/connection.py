@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from wise_creds._engine import Job
-from wise_creds._environ import Environ
 from wise_creds._generation import Generation, build
 from wise_creds._loader import Loader, announce
 from wise_creds._material import utc
+from wise_creds._quiet import process_environ
 from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.config import ConfigSource, choose_namespace, namespace_config, read_config
 from wise_creds.credentials import Credentials
@@ -51,7 +51,7 @@ def load(namespace: str | None = None, *, config: ConfigSource = None) -> Creden
         LoadError: everything that is wrong, from the first key to the material.
         ConfigError: no namespace, or no readable configuration.
     """
-    loader = open_loader(namespace, config, clock=SYSTEM_CLOCK, environ=Environ())
+    loader = open_loader(namespace, config, clock=SYSTEM_CLOCK, environ=process_environ())
     try:
         credentials, notices = loader.load()
     finally:
@@ -105,10 +105,10 @@ async def aconnect(
 
 
 def _opened(namespace: str | None, config: ConfigSource, clock: Clock) -> Connection:
-    loader = open_loader(namespace, config, clock=clock, environ=Environ())
+    loader = open_loader(namespace, config, clock=clock, environ=process_environ())
     try:
         credentials, notices = loader.load()
-        generation = build(1, credentials, loader.config, clock=clock, environ=Environ())
+        generation = build(1, credentials, loader.config, clock=clock, environ=process_environ())
     except WiseCredsError as problem:
         loader.close()
         failed = problem if isinstance(problem, LoadError) else LoadError([problem])

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from types import MappingProxyType
 
 from wise_creds._material import Certificate, Findings, judge_pair, read_ca, read_pair, read_pkcs12, utc
+from wise_creds._quiet import Quiet
 from wise_creds._tls import KeyLoading, client_context, load_pair
 from wise_creds.errors import CredentialsError, Notice
 from wise_creds.namespace import Namespace
@@ -157,7 +157,7 @@ def check(fields: Fields, expected: Expectations, *, now: float) -> Checked:
             private_key=private_key,
             ca_bundle=Secret(ca[0], name="ca_bundle") if ca else None,
             ca_not_after=ca[1] if ca else None,
-            extra=MappingProxyType({name: value for name, value in values.items() if name not in known}),
+            extra=Quiet({name: value for name, value in values.items() if name not in known}),
             version=fields.version,
             sources=fields.sources,
             key_loading=expected.key_loading,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal, Self
 
-from wise_creds._environ import Environ
+from wise_creds._quiet import process_environ
 from wise_creds._token_cache import Policy, TokenCache
 from wise_creds._token_request import TokenRequest
 from wise_creds.clock import SYSTEM_CLOCK, Clock
@@ -56,7 +56,7 @@ class _Fetcher:
         if mtls == "required" and not personal and credentials.certificate is None:
             raise CredentialsError("no client certificate", code="WC401", namespace=credentials.namespace,
                                    location="certificate", hint='add it, or set mtls = "off" in sandbox')  # fmt: skip
-        ask = TokenRequest(credentials, where, credentials.ssl_context(), clock, Environ(), basic_auth)
+        ask = TokenRequest(credentials, where, credentials.ssl_context(), clock, process_environ(), basic_auth)
         self._cache = TokenCache(
             ask, clock=clock, policy=Policy(token_scope, refresh_at, deadline, credentials.namespace)
         )

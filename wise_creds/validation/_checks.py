@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from wise_creds._environ import Environ
 from wise_creds._generation import build
 from wise_creds._loader import Loader
 from wise_creds._material import utc
+from wise_creds._quiet import Quiet, process_environ
 from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.config import ConfigSource, choose_namespace, namespace_config, read_config, unknown_tables
 from wise_creds.credentials import Credentials, client_id_pin
@@ -48,7 +48,7 @@ def validate(
     Raises:
         ConfigError: an unknown namespace or level was asked for.
     """
-    environ = Environ() if environ is None else Environ(environ)
+    environ = process_environ() if environ is None else Quiet(environ)
     if level not in _LEVELS:
         raise ConfigError(f"no level is called {printable(level)}", code="WC112", hint="config, secrets or live")
     named = [namespace] if isinstance(namespace, str) else list(namespace or ())
