@@ -33,7 +33,7 @@ class Generation:
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header of this generation, waiting for a token if need be."""
-        return (self.cache.current() or self.cache.obtain()).authorization()
+        return self.cache.authorization()
 
 
 def build(

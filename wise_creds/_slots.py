@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from wise_creds._engine import Job
 from wise_creds.token import Token
 
 
-class Snapshot(NamedTuple):
+@dataclass(slots=True, eq=False)  # not frozen: that doubles the cost of making one, and nobody else holds it
+class Snapshot:
     """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""
 
     look_at: float
@@ -25,6 +27,8 @@ class Snapshot(NamedTuple):
 class Slot:
     """The place of one token."""
 
+    __slots__ = ("job", "lock", "snapshot")
+
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
         self.lock = threading.Lock()
@@ -35,11 +39,11 @@ class _Lease:
     """A thread's hold on a slot; when the thread ends, the slot goes to the next new thread."""
 
     def __init__(self, slot: Slot, free: deque[Slot]) -> None:
-        self.slot = slot
+        self._slot = slot
         self._free = free
 
     def __del__(self) -> None:
-        self._free.append(self.slot)
+        self._free.append(self._slot)
 
 
 class Slots:
@@ -47,7 +51,7 @@ class Slots:
     All slots of one cache; made anew after a fork, locks included.
 
     Attributes:
-        mine: holds the caller's `lease`, once it has one.
+        mine: holds the caller's `slot`, once it has one.
     """
 
     def __init__(self, scope: Literal["thread", "process"]) -> None:
@@ -57,12 +61,12 @@ class Slots:
         self.mine: threading.local | SimpleNamespace = threading.local()
         if scope == "process":
             self.take()
-            self.mine = SimpleNamespace(lease=self.mine.lease)
+            self.mine = SimpleNamespace(slot=self.mine.slot, lease=self.mine.lease)
 
     def take(self) -> Slot:
         """Give the caller's slot: its own, one that an ended thread left, or a new one."""
         with contextlib.suppress(AttributeError):
-            slot: Slot = self.mine.lease.slot
+            slot: Slot = self.mine.slot
             return slot
         with self._lock:
             if self._free:
@@ -70,7 +74,7 @@ class Slots:
             else:
                 slot = Slot()
                 self._all.append(slot)
-        self.mine.lease = _Lease(slot, self._free)
+        self.mine.slot, self.mine.lease = slot, _Lease(slot, self._free)
         return slot
 
     def everyone(self) -> list[tuple[Slot, Snapshot]]:

@@ -14,7 +14,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from wise_creds._slots import Slot, Slots, Snapshot
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenError, TokenUnavailableError
 from wise_creds.shield import Outcome, attempt, described
-from wise_creds.token import Token
+from wise_creds.token import Token, header_of
 
 log = logging.getLogger("wise_creds")
 
@@ -62,6 +62,7 @@ class TokenCache:
     ) -> None:
         self._ask = ask
         self._clock = clock
+        self._boot = clock.boot
         self._policy = policy
         self._uniform = uniform
         self.error: TokenError | None = None
@@ -72,6 +73,7 @@ class TokenCache:
     def reset(self) -> None:
         """Start clean: no token, no lock, nothing under way; also called in the child of a fork."""
         self._slots = Slots(self._policy.scope)
+        self._mine = self._slots.mine
         self._renewal: Job[None] | None = None
         self._failures = 0
         self._renew_not_before = 0.0
@@ -83,14 +85,24 @@ class TokenCache:
         self.closed = True
         self.reset()
 
+    def authorization(self) -> str:
+        """Give the header of the caller's token, waiting for one if need be; this is the path that must be fast."""
+        try:
+            snapshot: Snapshot = self._mine.slot.snapshot
+            if self._boot() < snapshot.look_at:
+                return header_of(snapshot.token)
+        except AttributeError:  # the caller has no slot, or its slot no token yet
+            pass
+        return (self.current() or self.obtain()).authorization()
+
     def current(self) -> Token | None:
         """Give the caller's token if it has a valid one; one comparison while it is fresh."""
         try:
-            slot: Slot = self._slots.mine.lease.slot
+            slot: Slot = self._mine.slot
         except AttributeError:
             return None
         snapshot = slot.snapshot
-        if snapshot is not None and self._clock.boot() < snapshot.look_at:
+        if snapshot is not None and self._boot() < snapshot.look_at:
             return snapshot.token
         return self._second_look(slot)
 
@@ -101,7 +113,7 @@ class TokenCache:
         if now >= snapshot.renew_at:
             self._renew_soon(now)
         else:
-            slot.snapshot = snapshot._replace(look_at=min(snapshot.renew_at, now + _WALL_LOOK))
+            slot.snapshot = replace(snapshot, look_at=min(snapshot.renew_at, now + _WALL_LOOK))
         return snapshot.token
 
     def obtain(self) -> Token:

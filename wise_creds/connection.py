@@ -158,7 +158,7 @@ class Connection:
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header."""
-        return self.token().authorization()
+        return self._generation.cache.authorization()
 
     async def atoken(self) -> Token:
         """Do the same as `token` without blocking the event loop."""

@@ -102,7 +102,7 @@ class TokenFetcher(_Fetcher):
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header."""
-        return (self._cache.current() or self._cache.obtain()).authorization()
+        return self._cache.authorization()
 
     def close(self) -> None:
         """Forget all tokens; further calls raise a TokenError (WC513)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, final
@@ -76,6 +77,8 @@ class Token:
 
 
 _HEADER = Token.__dict__["_header"]
+header_of: Callable[[Token], str] = _HEADER.__get__
+"""The same as `Token.authorization`, one call cheaper."""
 del Token._header  # type: ignore[attr-defined]  # noqa: SLF001
 
 
