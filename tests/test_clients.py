@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support import leaks, tcp_server
+from support import leaks, tcp_server, until
 
 import wise_creds
 from wise_creds import ConfigError, Connection, NamespaceError
@@ -237,6 +237,55 @@ def test_a_second_401_goes_to_the_caller(mock_wise: MockWise, monkeypatch: pytes
         assert (mock_wise.token_requests, len(mock_wise.requests)) == (2, 6)
 
 
+@pytest.mark.parametrize("scope", ["thread", "process"])
+def test_a_hundred_401s_at_once_make_one_refresh(mock_wise: MockWise, scope: str) -> None:
+    """All of them are answered in the end, whoever holds which token."""
+    with connected(mock_wise, token_scope=scope) as wise, wise.client() as http:
+        together, codes = threading.Barrier(100), []
+
+        def work() -> None:
+            http.get("/v2/profiles")
+            if together.wait(30) == 0:
+                mock_wise.expire_tokens()
+                mock_wise.requests.clear()
+                mock_wise.state.delay = 0.2
+            together.wait(30)
+            codes.extend([http.get("/v2/profiles").status_code, http.get("/v2/profiles").status_code])
+
+        threads = [threading.Thread(target=work) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert (codes, mock_wise.token_requests) == ([200] * 200, 1)
+
+
+def test_a_refusal_whose_renewal_fails_goes_to_the_caller(mock_wise: MockWise) -> None:
+    """Also in the other threads, for ten seconds: no storm on the token endpoint."""
+    with connected(mock_wise) as wise, wise.client() as http:
+        got: list[object] = []
+
+        def other(ready: threading.Barrier) -> None:
+            wise.token()
+            ready.wait(10)
+            ready.wait(10)
+            got.append(http.get("/v2/profiles").status_code)
+
+        ready = threading.Barrier(2)
+        thread = threading.Thread(target=other, args=(ready,))
+        thread.start()
+        ready.wait(10)
+        mock_wise.expire_tokens()
+        mock_wise.fail("invalid_client", times=9)
+        kept = wise.token()
+        cache = wise.current().cache
+        assert cache.refused(kept)
+        until(lambda: cache._replaced is not None and cache._replaced.job is not None and cache._replaced.job.done)
+        ready.wait(10)
+        thread.join(10)
+        assert (got, mock_wise.token_requests) == ([401], 3)
+
+
 def test_a_streamed_body_is_not_sent_twice(mock_wise: MockWise) -> None:
     """It is used up: the 401 goes to the caller."""
 
@@ -378,7 +427,7 @@ def test_auth_for_a_callers_own_client_renews_as_well(mock_wise: MockWise) -> No
         async def asynchronously() -> list[int]:
             async with httpx.AsyncClient(**options) as http:
                 first = await http.get("/v2/profiles")
-                wise.current().cache._refused_at = None
+                wise.current().cache._refused_at = -100.0
                 mock_wise.expire_tokens()
                 return [first.status_code, (await http.get("/v2/profiles")).status_code]
 

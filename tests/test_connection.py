@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,35 @@ def test_status_is_json_and_holds_no_secret(mock_wise: MockWise) -> None:
         assert (wise.status()["token_error"], wise.status()["ready"]) == ("WC505", True)
         clock.advance(4_000)
         assert (wise.status()["ready"], wise.status()["token_expires_in"]) == (False, None)
+
+
+PRE_FORK = """
+import os, sys, threading, wise_creds
+wise = wise_creds.connect("sandbox", config=sys.argv[1])
+http = wise.client()
+assert http.get("/v2/profiles").status_code == 200
+busy = threading.Thread(target=lambda: [http.get("/v2/profiles") for _ in range(20)])
+busy.start()
+workers = []
+for _ in range(4):
+    worker = os.fork()
+    if worker == 0:
+        codes = {http.get("/v2/profiles").status_code for _ in range(5)}
+        os._exit(0 if codes == {200} and wise.status()["ready"] else 1)
+    workers.append(worker)
+assert [os.waitpid(worker, 0)[1] for worker in workers] == [0] * 4
+busy.join()
+assert http.get("/v2/profiles").status_code == 200
+"""
+
+
+@pytest.mark.parametrize("scope", ["thread", "process"])
+def test_workers_forked_from_a_loaded_application_go_on_by_themselves(mock_wise: MockWise, scope: str) -> None:
+    """As under a pre-forking server with the application preloaded: one token for each process, no failed call."""
+    mock_wise.config.write_text(mock_wise.config.read_text() + f'token_scope = "{scope}"\n')
+    arguments = [sys.executable, "-W", "ignore", "-c", PRE_FORK, str(mock_wise.config)]
+    subprocess.run(arguments, check=True, timeout=60)
+    assert mock_wise.token_requests == {"process": 5, "thread": 6}[scope]
 
 
 def test_a_connection_that_is_closed_says_so(mock_wise: MockWise) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import CLIENT_ID, Material
+from support import CLIENT_ID, Material, tcp_server
 
 from wise_creds import CredentialsError, _tls
 from wise_creds._tls import client_context, load_pair
@@ -188,9 +188,27 @@ def test_without_a_system_store_certifi_serves(tmp_path: Path, monkeypatch: pyte
     assert (found[:2], found[2] > 50, found[3] > 50) == ([1, 0], True, True)
 
 
-def test_an_intermediate_or_the_leaf_itself_is_enough_to_trust() -> None:
-    """Wise's file may be a root, a chain or the server's own certificate."""
-    assert client_context(CA).verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+@pytest.mark.parametrize("kind", ["root", "intermediate", "leaf"])
+def test_wises_file_may_be_a_root_an_intermediate_or_the_servers_own(kind: str) -> None:
+    """A partial chain is enough; the last one is a pin, which the control without our flag refuses."""
+    root = Authority("root")
+    middle = Authority("middle", above=root)
+    server = middle.server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_pair(context, server.pem + middle.issued.pem, server.key_pem)
+    trusted = {"root": root.issued, "intermediate": middle.issued, "leaf": server}[kind].pem.decode()
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    strict.load_verify_locations(cadata=trusted)
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            tls.sendall(b"hello")
+
+    with tcp_server(serve) as port:
+        assert _greeted(client_context(trusted), port) == b"hello"
+        if kind != "root":
+            with pytest.raises(ssl.SSLCertVerificationError):
+                _greeted(strict, port)
     assert client_context(CA).minimum_version is ssl.TLSVersion.TLSv1_2
     assert client_context(CA).check_hostname
 

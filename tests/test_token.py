@@ -64,7 +64,7 @@ def test_anything_odd_is_refused_by_the_name_of_its_field(changes: dict[str, Any
 def test_what_is_not_a_json_object_is_refused(body: bytes) -> None:
     """With the answer's status and without its text."""
     with pytest.raises(TokenResponseError) as caught:
-        judged(200, {"x-trace-id": "t1"}, body)
+        judged(200, {"x-trace-id": "t1"}, body, now=0)
     assert (caught.value.code, caught.value.status, caught.value.trace_id) == ("WC509", 200, "t1")
     assert leaks({"body": "canary-body-1234"}, str(caught.value)) == []
 
@@ -100,16 +100,26 @@ def _error(error: str) -> bytes:
 def test_each_refusal_has_its_class_and_code(status: int, body: bytes, kind: type[TokenError], code: str) -> None:
     """By the `error` of RFC 6749 first, the status second; the description, which may hold a token, never."""
     with pytest.raises(kind) as caught:
-        judged(status, {"x-trace-id": "t1"}, body)
+        judged(status, {"x-trace-id": "t1"}, body, now=0)
     assert (caught.value.code, caught.value.status, caught.value.trace_id) == (code, status, "t1")
     assert leaks({"text": "canary-described-token", "html": "canary-body-1234"}, str(caught.value)) == []
 
 
-def test_retry_after_is_read_in_seconds() -> None:
-    """Anything else is no advice."""
-    assert [retry_after(value) for value in ("5", "0", None, "", "-1", "soon", "9999999")] == [
-        5.0, 0.0, None, None, None, None, None,
-    ]  # fmt: skip
+def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
+    """Anything else is no advice, and a date in the past is now."""
+    now = 1_800_000_000.0
+    values = [
+        "5",
+        "0",
+        "Fri, 15 Jan 2027 08:00:10 GMT",
+        "Fri, 15 Jan 2021 08:00:10 GMT",
+        None,
+        "",
+        "-1",
+        "soon",
+        "9999999",
+    ]
+    assert [retry_after(value, now) for value in values] == [5.0, 0.0, 10.0, 0.0, None, None, None, None, None]
     with pytest.raises(TokenUnavailableError) as caught:
-        judged(429, {"retry-after": "7"}, b"{}")
+        judged(429, {"retry-after": "7"}, b"{}", now=0)
     assert caught.value.retry_after == 7.0

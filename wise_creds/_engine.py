@@ -49,6 +49,11 @@ class Job(Generic[T]):
         """Whether the outcome is there."""
         return self._finished.is_set()
 
+    @property
+    def value(self) -> T | None:
+        """What the call gave; None while it runs, and if it failed."""
+        return self._future.result().value if self._finished.is_set() else None
+
     def wait(self, clock: Clock, deadline: float) -> Outcome[T] | None:
         """Wait until the outcome is there (None: the deadline, a point on `clock.boot()`, came first)."""
         clock.wait(self._finished, max(0.0, deadline - clock.boot()))

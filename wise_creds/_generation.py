@@ -6,7 +6,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wise_creds._token_cache import Policy, TokenCache
+from wise_creds._slots import Policy
+from wise_creds._token_cache import TokenCache
 from wise_creds._token_request import TokenRequest
 from wise_creds.clock import Clock
 from wise_creds.config import NamespaceConfig

@@ -13,6 +13,16 @@ from wise_creds._engine import Job
 from wise_creds.token import Token
 
 
+@dataclass(frozen=True)
+class Policy:
+    """How tokens are kept: their scope, the share of their life after which they are renewed, seconds to wait."""
+
+    scope: Literal["thread", "process"] = "thread"
+    refresh_at: float = 0.8
+    deadline: float = 10.0
+    namespace: str | None = None
+
+
 @dataclass(slots=True, eq=False)  # not frozen: that doubles the cost of making one, and nobody else holds it
 class Snapshot:
     """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""

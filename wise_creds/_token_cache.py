@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from wise_creds._engine import Job
-from wise_creds._slots import Slot, Slots, Snapshot
+from wise_creds._slots import Policy, Slot, Slots, Snapshot
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenError, TokenUnavailableError
 from wise_creds.shield import Outcome, attempt, described
@@ -34,16 +35,6 @@ _RETRY_BASE, _RETRY_CAP, _ATTEMPTS = 0.2, 5.0, 4
 _AFTER_401 = 10.0  # seconds between two renewals because of refusals
 
 Ask = Callable[[Job[Any], float], Token]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How tokens are kept: their scope, the share of their life after which they are renewed, seconds to wait."""
-
-    scope: Literal["thread", "process"] = "thread"
-    refresh_at: float = 0.8
-    deadline: float = 10.0
-    namespace: str | None = None
 
 
 class TokenCache:
@@ -77,7 +68,8 @@ class TokenCache:
         self._renewal: Job[None] | None = None
         self._failures = 0
         self._renew_not_before = 0.0
-        self._refused_at: float | None = None
+        self._refused_at = -math.inf
+        self._replaced: Slot | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -117,12 +109,7 @@ class TokenCache:
         return snapshot.token
 
     def obtain(self) -> Token:
-        """
-        Give a valid token, waiting for one if need be.
-
-        Raises:
-            TokenError: none could be had before the deadline.
-        """
+        """Give a valid token, waiting for one if need be; a TokenError if none can be had before the deadline."""
         deadline = self._clock.boot() + self._policy.deadline
         slot = self._slot()
         while True:
@@ -163,19 +150,33 @@ class TokenCache:
         """Drop a token wherever it is still the current one; whether it was."""
         holders = [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
         for slot in holders:
-            slot.snapshot = None
+            slot.snapshot = slot.job = None
         return bool(holders)
 
     def refused(self, token: Token) -> bool:
-        """Take note of a 401 that a token met; whether sending again with another one is worth it."""
+        """
+        Take note of a 401 that a token met; whether sending again with another one is worth it.
+
+        However many tokens are refused at once, one request for a new one is made, and all go on with that.
+        """
         now = self._clock.boot()
         with self._lock:
-            recently = self._refused_at is not None and now - self._refused_at < _AFTER_401
-            if recently and any(snapshot.token is token for _, snapshot in self._slots.everyone()):
+            holders = [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
+            if not holders:
+                return True
+            if now - self._refused_at >= _AFTER_401:
+                slot = self._replaced = holders[0]
+                slot.snapshot, slot.job, self._refused_at = None, self._job(slot), now
+                return True
+            replaced = self._replaced
+            if replaced is None or replaced in holders:
                 return False
-            if self.invalidate(token):
-                self._refused_at = now
-        return True
+            fresh, job = replaced.snapshot, replaced.job
+            if fresh is None and (job is None or job.done):
+                return False
+            for slot in holders:
+                slot.snapshot, slot.job = fresh, job
+            return True
 
     def longest_left(self) -> float | None:
         """Seconds that the longest-lived token has left; None without a valid one."""
@@ -192,9 +193,16 @@ class TokenCache:
             token = self._second_look(slot)
             if token is not None:
                 return token, None
-            if slot.job is None or slot.job.done or slot.job.abandoned.is_set():
-                slot.job = self._job(slot)
-            return None, slot.job
+            job = slot.job
+            if job is not None and job.done and slot.snapshot is None:
+                # After a 401 the job may be another slot's, whose token serves here as well.
+                token = job.value
+                if token is not None and token.remaining() > 0:
+                    slot.snapshot = self._snapshot(token)
+                    return token, None
+            if job is None or job.done or job.abandoned.is_set():
+                job = slot.job = self._job(slot)
+            return None, job
 
     def _job(self, slot: Slot) -> Job[Token]:
         deadline = self._clock.boot() + self._policy.deadline

@@ -80,7 +80,7 @@ class TokenRequest:
             host = urlsplit(self.endpoints.token_url).hostname
             sys.audit("wise_creds.token", self.credentials.namespace.value, host)
             try:
-                answer = judged(*self._exchange(job, deadline))
+                answer = judged(*self._exchange(job, deadline), now=wall)
             except TokenError as problem:
                 problem.namespace = self.credentials.namespace
                 problem.location = printable(self.endpoints.token_url)
@@ -193,7 +193,7 @@ def _capped(response: httpx.Response) -> bytes:
     return body
 
 
-def judged(status: int, headers: Mapping[str, str], body: bytes) -> TokenAnswer:
+def judged(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> TokenAnswer:
     """
     Tell what an answer of the token endpoint means (RFC 6749 section 5.2; by its `error` first, the status second).
 
@@ -219,7 +219,7 @@ def judged(status: int, headers: Mapping[str, str], body: bytes) -> TokenAnswer:
             else ("WC505", f"Wise cannot serve now ({status})", "see Wise's status page")
         )
         unavailable = TokenUnavailableError(message, code=code, status=status, trace_id=trace_id, hint=hint)
-        unavailable.retry_after = retry_after(headers.get("retry-after"))
+        unavailable.retry_after = retry_after(headers.get("retry-after"), now)
         raise unavailable
     if status in _REDIRECTS:
         raise TokenResponseError(f"the token URL redirects ({status}), which is never followed", code="WC511",
@@ -228,9 +228,18 @@ def judged(status: int, headers: Mapping[str, str], body: bytes) -> TokenAnswer:
                              hint="check token_url")  # fmt: skip
 
 
-def retry_after(value: str | None) -> float | None:
-    """Read `Retry-After` in seconds (RFC 9110 section 10.2.3)."""
-    return float(value) if value is not None and re.fullmatch(r"[0-9]{1,6}", value) else None
+def retry_after(value: str | None, now: float) -> float | None:
+    """Read `Retry-After`, seconds or a date (RFC 9110 section 10.2.3), as seconds from `now`; None for anything else."""
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,6}", value):
+        return float(value)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except ValueError:
+        return None
 
 
 def _oauth_error(body: bytes) -> tuple[str | None, bool]:

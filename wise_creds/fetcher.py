@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from wise_creds._quiet import process_environ
-from wise_creds._token_cache import Policy, TokenCache
+from wise_creds._slots import Policy
+from wise_creds._token_cache import TokenCache
 from wise_creds._token_request import TokenRequest
 from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.credentials import Credentials
