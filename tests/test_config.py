@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,15 @@ def test_several_sources_stand_in_tables_of_their_own() -> None:
         ({**SOURCE, "proxy": "http://user:pass@proxy:1"}, [("WC105", "config: sandbox.proxy")]),
         ({**SOURCE, "proxy": "https://proxy:1"}, [("WC105", "config: sandbox.proxy")]),
         ({**SOURCE, "expect_client_id": "sha256:abc"}, [("WC105", "config: sandbox.expect_client_id")]),
-        ({**SOURCE, "base_url": "https://api.wise.com"}, [("WC201", "base_url")]),
+        ({**SOURCE, "base_url": "https://api.wise.com"}, [("WC201", "config: sandbox.base_url")]),
         (
             {**SOURCE, "base_url": "http://localhost:1", "mtls": "off", "proxy": "http://proxy:1"},
             [("WC213", "config: sandbox.proxy")],
         ),
-        ({**SOURCE, "base_url": "https://${A b}"}, [("WC106", "config: sandbox.base_url"), ("WC204", "base_url")]),
+        (
+            {**SOURCE, "base_url": "https://${A b}"},
+            [("WC106", "config: sandbox.base_url"), ("WC204", "config: sandbox.base_url")],
+        ),
     ],
 )
 def test_what_is_wrong_is_named_by_code_and_place(table: Any, expected: list[tuple[str, str]]) -> None:
@@ -205,11 +209,22 @@ def test_a_file_that_is_not_toml_is_said_to_be_none(tmp_path: Path, content: byt
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Missing, a directory, a device, or an impossible name."""
-    for path in (tmp_path / "no.toml", tmp_path, "a\0b", "/dev/null"):
+    """Missing, a directory, a device, a FIFO that nobody fills, or an impossible name."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "no.toml", tmp_path, "a\0b", "/dev/null", tmp_path / "pipe"):
         with pytest.raises(ConfigError) as caught:
             read_config(path, {})
         assert caught.value.code == "WC101"
+
+
+def test_a_broken_file_with_a_secret_in_it_is_not_shown(tmp_path: Path) -> None:
+    """Not even by a traceback with locals."""
+    path = tmp_path / "c.toml"
+    path.write_text('[sandbox]\nclient_secret = "canary-inline-5b5b\n')
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, {})
+    rendered = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert (caught.value.code, leaks({"inline": "canary-inline-5b5b"}, rendered)) == ("WC102", [])
 
 
 def test_a_byte_order_mark_is_forgiven(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ class StubProvider:
     closed: list[str] = []
 
     def __init__(self, options: StubOptions, *, namespace: Namespace, environ: Mapping[str, str], clock: Clock) -> None:
+        if options.behave == "cannot be made":
+            raise ValueError("canary-from-the-sdk")
+        if options.behave == "exits at once":
+            raise SystemExit
         self._options = options
 
     def fetch(self, *, deadline: float, version: str | None = None) -> SecretDocument:
@@ -127,6 +131,15 @@ def test_a_foreign_failure_is_named_by_type_and_place_only() -> None:
     assert "ValueError at test_loader.py:" in str(error)
     assert leaks({"sdk": "canary-from-the-sdk"}, str(error)) == []
     assert StubProvider.closed == ["fails"]
+
+
+def test_a_provider_that_cannot_be_made_is_named() -> None:
+    """The same for its constructor."""
+    error = _failed({"provider": "stub", "behave": "cannot be made"})
+    assert (error.code, error.location, type(error.errors[0])) == ("WC124", "config: sandbox.provider", PluginError)
+    assert leaks({"sdk": "canary-from-the-sdk"}, str(error)) == []
+    with pytest.raises(SystemExit):
+        wise_creds.load("sandbox", config={"sandbox": {"provider": "stub", "behave": "exits at once"}})
 
 
 def test_an_sdk_that_is_missing_later_says_what_to_install() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from wise_creds._engine import Job
 from wise_creds._expand import retold
@@ -56,10 +57,13 @@ class Loader:
         self._sources: list[_Source] = []
         problems: list[WiseCredsError] = []
         for source in config.sources:
-            try:
-                self._sources.append(self._opened(source, environ))
-            except LoadError as several:
-                problems += several.errors
+            opened = attempt(partial(self._opened, source, environ), partial(_not_opened, source))
+            if opened.error is None:
+                self._sources.append(opened.unwrap())
+            elif isinstance(opened.error, LoadError):
+                problems += opened.error.errors
+            else:
+                problems.append(_placed(opened.error, f"{source.place}.provider"))
         self.errors = (*config.errors, *self._retold(problems))
 
     def load(self) -> tuple[Credentials, tuple[Notice, ...]]:
@@ -116,23 +120,14 @@ class Loader:
             attempt(source.provider.close, source.translate)
 
     def _opened(self, source: SourceConfig, environ: Mapping[str, str]) -> _Source:
-        problems: list[WiseCredsError] = []
-        try:
-            plugin = find(source.provider)
-            model: type[BaseModel] = plugin.Options
-            given = dict(source.options)
-            shared = self.config.options.allow_readable_by
-            if shared and "allow_readable_by" in model.model_fields:
-                given.setdefault("allow_readable_by", shared)
-            options = model.model_validate(given, context={"base": self.config.base})
-            provider = plugin(options, namespace=self.config.namespace, environ=environ, clock=self._clock)
-            return _Source(provider, source, _translator(source))
-        except PluginError as problem:
-            vars(problem)["location"] = f"{source.place}.provider"
-            problems = [problem]
-        except ValidationError as invalid:
-            problems = model_problems(invalid, model, source.place)
-        raise LoadError(problems)
+        plugin = find(source.provider)
+        given = dict(source.options)
+        shared = self.config.options.allow_readable_by
+        if shared and "allow_readable_by" in plugin.Options.model_fields:
+            given.setdefault("allow_readable_by", shared)
+        options = plugin.Options.model_validate(given, context={"base": self.config.base})
+        provider = plugin(options, namespace=self.config.namespace, environ=environ, clock=self._clock)
+        return _Source(provider, source, _translator(source))
 
     def _joined(self, documents: list[SecretDocument]) -> tuple[Fields, list[WiseCredsError]]:
         values: dict[str, Secret] = {}
@@ -166,6 +161,20 @@ class Loader:
 
     def _retold(self, told: list[T] | tuple[T, ...]) -> list[T]:
         return retold(told, namespace=self.config.namespace, rewrite=self.config.expansion.as_written)  # type: ignore[type-var]
+
+
+def _not_opened(source: SourceConfig, caught: BaseException) -> WiseCredsError:
+    if isinstance(caught, ValidationError):
+        return LoadError(model_problems(caught, find(source.provider).Options, source.place))
+    return PluginError(f"the provider cannot be set up: {described(caught)}", code="WC124",
+                       hint="please report this to the provider's authors")  # fmt: skip
+
+
+def _placed(error: BaseException, place: str) -> WiseCredsError:
+    if not isinstance(error, WiseCredsError):
+        raise error
+    error.location = place
+    return error
 
 
 def _reading(source: _Source, deadline: float) -> Job[SecretDocument]:

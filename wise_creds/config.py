@@ -7,11 +7,12 @@ A configuration is found through an argument (a path, or a mapping of the same f
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -139,31 +140,36 @@ def read_config(source: ConfigSource, environ: Mapping[str, str]) -> Config:
     if isinstance(source, Mapping):
         return Config(source, Path.cwd(), "config", environ=environ)
     path = Path(source or environ.get(CONFIG_VARIABLE) or DEFAULT_FILE)
-    problem = ""
+    name = printable(path)
+    # The text is read and parsed in frames that are gone when an error is raised: it may hold what it must not hold.
+    found = _parsed(path)
+    if isinstance(found, int):
+        raise ConfigError("not TOML", code="WC102", location=f"{name}:{found}", hint="see docs/configuration.md")
+    if isinstance(found, str):
+        raise ConfigError(f"the configuration cannot be read ({found})", code="WC101", location=name,
+                          hint=f"name it with config=, --config or ${CONFIG_VARIABLE}; wise-creds init writes one")  # fmt: skip
+    tables, mode = found
+    return Config(tables, path.absolute().parent, name, bool(mode & stat.S_IWOTH), environ)
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], int] | str | int:
+    """Give the tables and the file's mode; or why it cannot be read; or the line that is not TOML."""
     try:
-        with path.open("rb") as file:
-            mode = path.stat().st_mode
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO may not hold us up
+        with open(fd, "rb") as file:  # noqa: PTH123  a descriptor
+            mode = os.fstat(fd).st_mode
             raw = file.read(_LARGEST + 1) if stat.S_ISREG(mode) else None
     except OSError as caught:
-        problem = errno_name(caught)
+        return errno_name(caught)
     except ValueError:
-        problem = "a NUL in the path"
-    name = printable(path)
-    if problem:
-        raise ConfigError(f"the configuration cannot be read ({problem})", code="WC101", location=name,
-                          hint=f"name it with config=, --config or ${CONFIG_VARIABLE}; wise-creds init writes one")  # fmt: skip
+        return "a NUL in the path"
     if raw is None or len(raw) > _LARGEST:
-        raise ConfigError("the configuration is not a regular file of at most 1 MiB", code="WC101", location=name)
-    line = 0
-    tables: dict[str, Any] = {}
+        return "not a regular file of at most 1 MiB"
     try:
-        tables = tomllib.loads(raw.decode("utf-8-sig"))
+        return tomllib.loads(raw.decode("utf-8-sig")), mode
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as caught:
         found = re.search(r"at line (\d+)", str(caught))
-        line = int(found[1]) if found else 1
-    if line:
-        raise ConfigError("not TOML", code="WC102", location=f"{name}:{line}", hint="see docs/configuration.md")
-    return Config(tables, path.absolute().parent, name, bool(mode & stat.S_IWOTH), environ)
+        return int(found[1]) if found else 1
 
 
 def unknown_tables(config: Config) -> list[ConfigError]:
@@ -203,8 +209,9 @@ def namespace_config(config: Config, namespace: Namespace) -> NamespaceConfig:
 
     def report(told: NamespaceError | Notice) -> None:
         if isinstance(told, Notice):
-            notices.append(told)
+            notices.append(replace(told, location=f"{place}.{told.location}"))
         else:
+            told.location = f"{place}.{told.location}"
             errors.append(told)
 
     where = endpoints(
