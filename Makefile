@@ -17,17 +17,23 @@ lint: .venv/dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: .venv/dev
-	@$(BIN)/python benchmarks/startup.py
+bench: .peers/ready
+	@.peers/bin/python benchmarks/startup.py
+	@.peers/bin/python benchmarks/tokens.py
 
 clean:
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage dist
+	@rm -rf .venv .peers .mypy_cache .pytest_cache .ruff_cache .coverage dist
 
 .venv/base: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 	  echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 2; }
 	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+.peers/ready: .venv/base benchmarks/peers.txt
+	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
+	@.peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement benchmarks/peers.txt --editable .
 	@touch $@
 
 .venv/dev: .venv/base
