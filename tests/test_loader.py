@@ -159,6 +159,8 @@ def test_a_provider_that_exits_does_not_end_the_caller_silently() -> None:
     [
         ({"colour": 1}, ("WC103", "config: sandbox.colour", None)),
         ({"behav": "x"}, ("WC103", "config: sandbox.behav", "did you mean behave?")),
+        ({"refresh_att": 0.5}, ("WC103", "config: sandbox.refresh_att", "did you mean refresh_at?")),
+        ({"base-url": "x"}, ("WC103", "config: sandbox.base-url", "did you mean base_url?")),
         ({"even": 3}, ("WC105", "config: sandbox", "add one")),
         ({"even": "x"}, ("WC105", "config: sandbox.even", None)),
         ({"must": {}}, ("WC104", "config: sandbox.must.be_there", None)),

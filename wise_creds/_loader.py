@@ -165,7 +165,8 @@ class Loader:
 
 def _not_opened(source: SourceConfig, caught: BaseException) -> WiseCredsError:
     if isinstance(caught, ValidationError):
-        return LoadError(model_problems(caught, find(source.provider).Options, source.place))
+        model = find(source.provider).Options
+        return LoadError(model_problems(caught, model, source.place, beside=source.beside))
     return PluginError(f"the provider cannot be set up: {described(caught)}", code="WC124",
                        hint="please report this to the provider's authors")  # fmt: skip
 

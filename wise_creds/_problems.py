@@ -32,15 +32,25 @@ def did_you_mean(key: str, known: Sequence[str], cutoff: float = 0.6) -> str | N
     return f"did you mean {near[0]}?" if near else None
 
 
-def model_problems(invalid: ValidationError, model: type[BaseModel], place: str) -> list[WiseCredsError]:
-    """Tell pydantic's findings in our words: keys, kinds and limits of the model, never an input."""
+def model_problems(
+    invalid: ValidationError, model: type[BaseModel], place: str, *, beside: Sequence[str] = ()
+) -> list[WiseCredsError]:
+    """
+    Tell pydantic's findings in our words: keys, kinds and limits of the model, never an input.
+
+    Args:
+        invalid: what pydantic found.
+        model: whose keys are known.
+        place: where the table stands.
+        beside: further keys that may stand in the same table.
+    """
     problems: list[WiseCredsError] = []
     for finding in invalid.errors(include_url=False, include_input=False):
         kind, path = finding["type"], finding["loc"]
         where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
         context: dict[str, Any] = finding.get("ctx", {})
         if kind == "extra_forbidden":
-            known = list(model.model_fields) if len(path) == 1 else []
+            known = [*model.model_fields, *beside] if len(path) == 1 else []
             problems.append(unknown_key(str(path[-1]), known, where.removesuffix(f".{printable(path[-1])}")))
         elif kind == "missing":
             problems.append(ConfigError("is missing", code="WC104", location=where))

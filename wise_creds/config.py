@@ -64,6 +64,8 @@ class SourceConfig:
     provider: str
     options: Mapping[str, Any] = field(repr=False)
     place: str
+    beside: tuple[str, ...] = ()
+    """The namespace's own keys, where they stand in the same table."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,7 @@ def _sources(
 ) -> tuple[SourceConfig, ...]:
     several = rest.pop("source", None)
     if several is None and "provider" in rest:
+        beside = tuple(NamespaceOptions.model_fields)
         tables: list[tuple[Any, str]] = [(rest, place)]
     else:
         known = [*NamespaceOptions.model_fields, "provider", "source"]
@@ -255,6 +258,7 @@ def _sources(
             errors.append(ConfigError("no source for the secret", code="WC110", location=place,
                                       hint=f'add provider = "…", or [[{place.rpartition(" ")[2]}.source]] tables'))  # fmt: skip
             return ()
+        beside = ()
         tables = [(table, f"{place}.source[{at}]") for at, table in enumerate(several)]
     found = []
     for table, where in tables:
@@ -265,5 +269,5 @@ def _sources(
             continue
         options = {str(key): value for key, value in table.items() if key != "provider"}
         expanded = cast("dict[str, Any]", expansion.expand(options, where))
-        found.append(SourceConfig(name, expanded, where))
+        found.append(SourceConfig(name, expanded, where, beside))
     return tuple(found)
