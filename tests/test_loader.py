@@ -185,6 +185,13 @@ def test_required_and_exclusive_options_of_files_are_told() -> None:
     assert _failed({"provider": "files", "directory": "x", "fields": {"client_id": "../x"}}).code == "WC105"
 
 
+def test_a_field_that_fields_leaves_out_is_said_to_be_there(tmp_path: Path) -> None:
+    """With a directory, `fields` names all that is read."""
+    write_fields(tmp_path / "s", MATERIAL.fields)
+    error = _failed({"provider": "files", "directory": "s", "fields": {"client_id": "client_id"}})
+    assert error.hint == 'it is there, but fields names all that is read: add client_secret = "client_secret" to it'
+
+
 def test_configuration_and_plug_in_problems_come_together() -> None:
     """Nothing is read then."""
     error = _failed({"source": [{"provider": "fils", "directory": "x"}, {"provider": "stub", "even": 1}], "mtls": "no"})

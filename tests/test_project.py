@@ -166,3 +166,17 @@ def test_the_wheel_holds_code_types_and_entry_points(tmp_path: Path) -> None:
     assert {"wise_creds/py.typed", "wise_creds_files/py.typed", "wise_creds/testing/_server.py"} <= names
     assert not {name for name in names if name.startswith(("tests", "providers", "docs"))}
     assert "[wise_creds.providers]\nfiles = wise_creds_files:FilesProvider" in entries
+
+
+def test_every_error_says_what_to_do() -> None:
+    """Each place that makes one gives a hint, or hands on a LoadError."""
+    silent = []
+    for path in (*CORE, *PROVIDERS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                given = {keyword.arg for keyword in node.keywords}
+                makes_one = (name.endswith("Error") and "code" in given) or name == "option_problem"
+                silent += [f"{path.name}:{node.lineno}"] if makes_one and "hint" not in given else []
+                silent += [f"{path.name}:{node.lineno}"] if name == "error" and len(node.args) == 3 else []
+    assert silent == []

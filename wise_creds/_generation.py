@@ -49,5 +49,7 @@ def build(
     options = config.options
     context = credentials.ssl_context()
     ask = TokenRequest(credentials, config.endpoints, context, clock, environ, options.basic_auth, options.proxy)
-    policy = Policy(options.token_scope, options.refresh_at, options.deadline, config.namespace)
+    policy = Policy(
+        options.token_scope, options.refresh_at, options.deadline, config.namespace, config.endpoints.token_url
+    )
     return Generation(number, credentials.version, credentials, context, TokenCache(ask, clock=clock, policy=policy))

@@ -138,7 +138,7 @@ class Loader:
                 place = f"{document.location}: {name}"
                 if name in values:
                     twice.append(CredentialsError(f"also given by {places[name]}", code="WC311", location=place,
-                                                  hint="name the fields of each source with fields = { … }"))  # fmt: skip
+                                                  hint="name the fields of each source with fields = { ... }"))  # fmt: skip
                 values[name], places[name] = value, place
         rewrite = self.config.expansion.as_written
         fields = Fields(
@@ -156,7 +156,7 @@ class Loader:
             f"{source.config.provider} did not answer within {self.config.options.deadline:g} s",
             code="WC304",
             location=source.config.place,
-            hint="is the store reachable from here? deadline = … gives it longer",
+            hint="is the store reachable from here? a larger deadline gives it longer",
         )
 
     def _retold(self, told: list[T] | tuple[T, ...]) -> list[T]:

@@ -124,7 +124,9 @@ def read_pkcs12(report: Findings, content: bytes, password: bytes | None) -> Pai
         try:
             der = base64.b64decode(b"".join(content.split()), validate=True)
         except binascii.Error:
-            report.error("WC420", "pkcs12", "not PKCS#12, neither binary nor base64 of it")
+            report.error(
+                "WC420", "pkcs12", "not PKCS#12, neither binary nor base64 of it", "store it as it is, or its base64"
+            )
             return None
     try:
         store = pkcs12.load_pkcs12(der, password)
@@ -137,7 +139,7 @@ def read_pkcs12(report: Findings, content: bytes, password: bytes | None) -> Pai
         return None
     leaf, key = store.cert, store.key
     if leaf is None or key is None:
-        report.error("WC420", "pkcs12", "holds no certificate with its private key")
+        report.error("WC420", "pkcs12", "holds no certificate with its private key", "export both into it")
         return None
     return _matched(report, [leaf.certificate, *(one.certificate for one in store.additional_certs)], key)
 
@@ -147,7 +149,7 @@ def _certificates(report: Findings, name: str, code: str, raw: bytes) -> list[x5
         found = [block for block in blocks(raw, der_label="CERTIFICATE") if block.is_certificate]
         parsed = [x509.load_pem_x509_certificate(block.pem) for block in found]
     except NotPemError as reason:
-        report.error(code, name, f"not a PEM certificate: {reason}")
+        report.error(code, name, f"not a PEM certificate: {reason}", "store the PEM that Developer Hub shows")
         return []
     except ValueError:
         report.error(code, name, "a CERTIFICATE block does not hold an X.509 certificate", "export it again as PEM")
@@ -161,7 +163,7 @@ def _private_key(report: Findings, raw: bytes, password: bytes | None) -> Privat
     try:
         found = [block for block in blocks(raw, der_label="PRIVATE KEY") if block.is_private_key]
     except NotPemError as reason:
-        report.error("WC412", "private_key", f"not a PEM private key: {reason}")
+        report.error("WC412", "private_key", f"not a PEM private key: {reason}", "store it as PKCS#8 PEM")
         return None
     if not found:
         report.error("WC412", "private_key", "no PRIVATE KEY block in it", "is this the certificate or the CSR?")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from wise_creds.errors import ConfigError, WiseCredsError, printable
 
+_MANUAL = "docs/configuration.md has all keys; wise-creds schema prints them with their types"
 _SECRET_KEY = re.compile(r"(.*_)?(secret|password|passphrase|token|private_key|pkcs12|secret_id|api_key)")
 
 
@@ -21,7 +22,7 @@ def unknown_key(key: str, known: Sequence[str], place: str) -> ConfigError:
                            hint="keep it in the store, or name a file or variable with *_file or *_env; "
                            "change it if this file was shared")  # fmt: skip
     return ConfigError("unknown key", code="WC103", location=f"{place}.{printable(key)}",
-                       hint=did_you_mean(key, known))  # fmt: skip
+                       hint=did_you_mean(key, known) or _MANUAL)  # fmt: skip
 
 
 def did_you_mean(key: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
@@ -53,12 +54,12 @@ def model_problems(
             known = [*model.model_fields, *beside] if len(path) == 1 else []
             problems.append(unknown_key(str(path[-1]), known, where.removesuffix(f".{printable(path[-1])}")))
         elif kind == "missing":
-            problems.append(ConfigError("is missing", code="WC104", location=where))
+            problems.append(ConfigError("is missing", code="WC104", location=where, hint=_MANUAL))
         elif kind == "wise_creds":
             problems.append(ConfigError(context["message"], code=context["code"], location=where,
                                         hint=context["hint"] or None))  # fmt: skip
         else:
-            problems.append(ConfigError(_wording(kind, context), code="WC105", location=where))
+            problems.append(ConfigError(_wording(kind, context), code="WC105", location=where, hint=_MANUAL))
     return problems
 
 

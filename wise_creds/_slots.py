@@ -15,12 +15,17 @@ from wise_creds.token import Token
 
 @dataclass(frozen=True)
 class Policy:
-    """How tokens are kept: their scope, the share of their life after which they are renewed, seconds to wait."""
+    """
+    How tokens are kept: their scope, the share of their life after which they are renewed, seconds to wait.
+
+    Namespace and place are for messages.
+    """
 
     scope: Literal["thread", "process"] = "thread"
     refresh_at: float = 0.8
     deadline: float = 10.0
     namespace: str | None = None
+    place: str | None = None
 
 
 @dataclass(slots=True, eq=False)  # not frozen: that doubles the cost of making one, and nobody else holds it

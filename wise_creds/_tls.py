@@ -112,7 +112,7 @@ def _loaded(context: ssl.SSLContext, chain: str, key: str | None, password: Call
 
 def _no_prompt() -> NoReturn:
     # Without a password OpenSSL would ask on the terminal and hang there.
-    raise CredentialsError("the key is encrypted", code="WC418")
+    raise CredentialsError("the key is encrypted", code="WC418", hint="give the field private_key_password")
 
 
 @contextmanager

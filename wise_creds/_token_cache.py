@@ -230,7 +230,8 @@ class TokenCache:
             job.abandon()
             return Outcome(error=TokenUnavailableError(
                 f"no token within {self._policy.deadline:g} s", code="WC508", namespace=self._policy.namespace,
-                hint="is the token endpoint reachable from here? deadline = … gives it longer",
+                location=self._policy.place,
+                hint="is the token endpoint reachable from here? a larger deadline gives it longer",
             ))  # fmt: skip
         # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
         return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))

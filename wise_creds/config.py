@@ -238,7 +238,12 @@ def _sandbox_only(namespace: Namespace, options: NamespaceOptions, place: str) -
     if namespace is Namespace.SANDBOX:
         return []
     return [
-        NamespaceError(f'{key} = "{value}" is for sandbox only', code="WC209", location=f"{place}.{key}")
+        NamespaceError(
+            f'{key} = "{value}" is for sandbox only',
+            code="WC209",
+            location=f"{place}.{key}",
+            hint="take the line out of [production]",
+        )
         for key, value in (("mtls", "off"), ("private_key_loading", "encrypted-file"))
         if getattr(options, key) == value
     ]
@@ -256,7 +261,7 @@ def _sources(
         errors += [unknown_key(key, known, place) for key in rest]
         if not isinstance(several, list | tuple) or not several:
             errors.append(ConfigError("no source for the secret", code="WC110", location=place,
-                                      hint=f'add provider = "…", or [[{place.rpartition(" ")[2]}.source]] tables'))  # fmt: skip
+                                      hint='add provider = "files", or several [[NAMESPACE.source]] tables'))  # fmt: skip
             return ()
         beside = ()
         tables = [(table, f"{place}.source[{at}]") for at, table in enumerate(several)]
@@ -265,7 +270,7 @@ def _sources(
         name = table.get("provider") if isinstance(table, Mapping) else None
         if not isinstance(name, str) or not name:
             errors.append(ConfigError("a source without provider", code="WC110", location=where,
-                                      hint='add provider = "…"'))  # fmt: skip
+                                      hint='add provider = "files" or another; wise-creds providers lists them'))  # fmt: skip
             continue
         options = {str(key): value for key, value in table.items() if key != "provider"}
         expanded = cast("dict[str, Any]", expansion.expand(options, where))

@@ -220,7 +220,7 @@ def _check_pair(
 def _given(report: Findings, values: Mapping[str, Secret], name: str) -> bytes | None:
     content = values[name].reveal_bytes() if name in values else None
     if content == b"":
-        report.error("WC402", name, "is empty")
+        report.error("WC402", name, "is empty", "store the value again")
         return None
     return content
 
@@ -236,7 +236,7 @@ def _legal(report: Findings, values: Mapping[str, Secret], name: str, *, hints: 
         return None
     content = values[name].reveal_bytes()
     if not content:
-        report.error("WC402", name, "is empty")
+        report.error("WC402", name, "is empty", "store the value again")
     elif content.strip() != content:
         report.error(
             "WC403",
@@ -259,7 +259,10 @@ def _legal(report: Findings, values: Mapping[str, Secret], name: str, *, hints: 
 def _missing(report: Findings, name: str, names: tuple[str, ...]) -> None:
     plain = {re.sub(r"[_\- ]", "", seen).lower(): seen for seen in names if seen not in CANONICAL_FIELDS}
     alias = next((plain[alias] for alias in _ALIASES.get(name, ()) if alias in plain), None)
-    if alias is None:
-        report.error("WC401", name, "is missing", "add the field, or name it in fields = { … }")
+    if name in names:
+        hint = f'it is there, but fields names all that is read: add {name} = "{name}" to it'
+    elif alias is not None:
+        hint = f'there is a likely one: fields = {{ {name} = "{alias}" }}'
     else:
-        report.error("WC401", name, "is missing", f'there is a likely one: fields = {{ {name} = "{alias}" }}')
+        hint = f'add it, or say how it is called there: fields = {{ {name} = "..." }}'
+    report.error("WC401", name, "is missing", hint)

@@ -38,12 +38,14 @@ def read_document(raw: bytes, kind: str, *, location: str) -> dict[str, object]:
         text = raw.decode("utf-8-sig")
         content = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=_once)
     except _TwiceError:
-        raise CredentialsError("a key stands there twice", code="WC310", location=location) from None
+        raise CredentialsError("a key stands there twice", code="WC310", location=location,
+                               hint="keep one of the two") from None  # fmt: skip
     except (ValueError, RecursionError):
-        raise CredentialsError(f"not {kind}", code="WC309", location=location) from None
+        raise CredentialsError(f"not {kind}", code="WC309", location=location,
+                               hint=f"check it with a {kind} parser; it must be UTF-8") from None  # fmt: skip
     if not isinstance(content, dict):
         raise CredentialsError("not a JSON object", code="WC310", location=location,
-                               hint='store {"client_id": …, "client_secret": …}')  # fmt: skip
+                               hint='store {"client_id": "...", "client_secret": "..."}')  # fmt: skip
     return content
 
 

@@ -12,7 +12,7 @@ from wise_creds._token_cache import TokenCache
 from wise_creds._token_request import TokenRequest
 from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.credentials import Credentials
-from wise_creds.errors import CredentialsError, NamespaceError, Notice
+from wise_creds.errors import CredentialsError, NamespaceError, Notice, printable
 from wise_creds.namespace import Namespace, endpoints
 from wise_creds.token import Token
 
@@ -51,7 +51,8 @@ class _Fetcher:
         )
         if mtls == "off" and credentials.namespace is Namespace.PRODUCTION:
             wrong.append(NamespaceError('mtls = "off" is for sandbox only', code="WC209",
-                                        namespace=credentials.namespace, location="mtls"))  # fmt: skip
+                                        namespace=credentials.namespace, location="mtls",
+                                        hint="leave it out in production"))  # fmt: skip
         if wrong:
             raise wrong[0]
         if mtls == "required" and not personal and credentials.certificate is None:
@@ -59,7 +60,9 @@ class _Fetcher:
                                    location="certificate", hint='add it, or set mtls = "off" in sandbox')  # fmt: skip
         ask = TokenRequest(credentials, where, credentials.ssl_context(), clock, process_environ(), basic_auth)
         self._cache = TokenCache(
-            ask, clock=clock, policy=Policy(token_scope, refresh_at, deadline, credentials.namespace)
+            ask,
+            clock=clock,
+            policy=Policy(token_scope, refresh_at, deadline, credentials.namespace, printable(where.token_url)),
         )
 
     def invalidate(self, token: Token) -> None:

@@ -61,7 +61,8 @@ class Secret:
         if text.encode("utf-8") == raw:
             return text
         del raw, text
-        raise CredentialsError(f"{printable(self.name) or 'the value'} is not UTF-8 text", code="WC405")
+        raise CredentialsError(f"{printable(self.name) or 'the value'} is not UTF-8 text", code="WC405",
+                               hint="reveal_bytes() gives it as it is")  # fmt: skip
 
     def reveal_bytes(self) -> bytes:
         """Give the value as bytes; raises the audit event `wise_creds.reveal` with the name outside the shield."""

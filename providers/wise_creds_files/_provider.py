@@ -49,7 +49,9 @@ class FilesOptions(BaseOptions):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.directory is None) == (self.file is None):
-            raise option_problem("needs exactly one of directory and file", code="WC104")
+            raise option_problem(
+                "needs exactly one of directory and file", code="WC104", hint="docs/configuration.md has both"
+            )
         if self.file is not None and self.file.suffix not in (".json", ".toml"):
             raise option_problem("file must end in .json or .toml", hint="for single files, name their directory")
         return self
@@ -87,7 +89,7 @@ class FilesProvider:
             document = self._from_directory(self._options.directory, deadline)
         if version not in (None, document.version):
             raise SecretNotFoundError("this version is gone; files keep the present one only", code="WC301",
-                                      location=document.location)  # fmt: skip
+                                      location=document.location, hint="read without a version")  # fmt: skip
         return document
 
     def probe(self, *, deadline: float) -> str | None:
@@ -128,7 +130,8 @@ class FilesProvider:
     def _snapshot(directory: Path, names: tuple[str, ...]) -> Path:
         base = Path(os.path.realpath(directory / _KUBELET if _KUBELET in names else directory))
         if not base.is_relative_to(os.path.realpath(directory)):
-            raise AccessDeniedError("..data leads out of the directory", code="WC306", location=printable(directory))
+            raise AccessDeniedError("..data leads out of the directory", code="WC306", location=printable(directory),
+                                    hint="is this a volume that the kubelet wrote?")  # fmt: skip
         return base
 
     def _read_all(self, directory: Path, base: Path, names: tuple[str, ...]) -> tuple[dict[str, Secret], list[Notice]]:

@@ -16,6 +16,7 @@ from wise_creds.errors import (
     printable,
 )
 
+_NAME_A_FILE = "name the file that holds the secret"
 LARGEST = 65_536  # bytes, as AWS Secrets Manager; a chain with its key takes some ten thousand
 
 
@@ -53,7 +54,7 @@ def read(path: Path, *, inside: Path | None = None) -> Content:
     try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode):
-            raise CredentialsError("not a regular file", code="WC307", location=printable(path))
+            raise CredentialsError("not a regular file", code="WC307", location=printable(path), hint=_NAME_A_FILE)
         raw = b""
         while len(raw) <= LARGEST and (more := os.read(fd, LARGEST + 1 - len(raw))):
             raw += more
@@ -62,7 +63,7 @@ def read(path: Path, *, inside: Path | None = None) -> Content:
     finally:
         os.close(fd)
     if len(raw) > LARGEST:
-        raise CredentialsError("larger than 64 KiB", code="WC308", location=printable(path))
+        raise CredentialsError("larger than 64 KiB", code="WC308", location=printable(path), hint=_NAME_A_FILE)
     return Content(raw, stat.S_IMODE(about.st_mode), about.st_uid)
 
 
@@ -70,14 +71,15 @@ def denied(caught: OSError, path: Path) -> WiseCredsError:
     """Say what a system error means for a path."""
     where = printable(path)
     if isinstance(caught, FileNotFoundError | NotADirectoryError):
-        return SecretNotFoundError("there is no such file or directory", code="WC301", location=where)
+        return SecretNotFoundError("there is no such file or directory", code="WC301", location=where,
+                                   hint="is it mounted? relative paths start at the configuration's folder")  # fmt: skip
     if isinstance(caught, PermissionError):
         return AccessDeniedError("this process may not read it", code="WC302", location=where,
                                  hint=f"it runs as user {os.geteuid()}, group {os.getegid()}")  # fmt: skip
     if isinstance(caught, IsADirectoryError):
-        return CredentialsError("not a regular file", code="WC307", location=where)
+        return CredentialsError("not a regular file", code="WC307", location=where, hint=_NAME_A_FILE)
     return ProviderUnavailableError(f"it cannot be read ({type(caught).__name__} {caught.errno})", code="WC303",
-                                    location=where)  # fmt: skip
+                                    location=where, hint="is the mount alive?")  # fmt: skip
 
 
 def without_newline(raw: bytes) -> bytes:
