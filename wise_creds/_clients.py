@@ -23,7 +23,7 @@ from wise_creds.token import Token
 _UNAUTHORIZED = 401
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wiring:
     """
     What a transport is made of.

@@ -34,7 +34,7 @@ T = TypeVar("T")
 log = logging.getLogger("wise_creds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Source:
     provider: Provider
     config: SourceConfig

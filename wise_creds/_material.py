@@ -36,7 +36,7 @@ _CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 NOTICE_DAYS = 28
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """
     What a person asks of a client certificate.
@@ -62,7 +62,7 @@ class Certificate:
         return (self.not_after - now).days
 
 
-@dataclass
+@dataclass(eq=False)
 class Findings:
     """Collects what is wrong with the fields of one load, each with its place."""
 
@@ -85,7 +85,7 @@ class Findings:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """A parsed key pair: the leaf, the chain with the leaf first, and the key."""
 

@@ -18,7 +18,7 @@ class NotPemError(ValueError):
     """What stands there is not PEM; the message says what it looks like, never what it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """One PEM block: its label, and itself with clean lines."""
 

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 from wise_creds.errors import ConfigError, WiseCredsError, printable
 
 _MANUAL = "docs/configuration.md has all keys; wise-creds schema prints them with their types"
-_SECRET_KEY = re.compile(r"(.*_)?(secret|password|passphrase|token|private_key|pkcs12|secret_id|api_key)")
+_SECRET_KEY = r"(.*_)?(secret|password|passphrase|token|private_key|pkcs12|secret_id|api_key)"  # noqa: S105  names, no value
 
 
 def unknown_key(key: str, known: Sequence[str], place: str) -> ConfigError:
     """Say that a key is unknown, or that it holds what no configuration may hold."""
-    if _SECRET_KEY.fullmatch(key):
+    if re.fullmatch(_SECRET_KEY, key):
         return ConfigError("a secret does not stand in the configuration", code="WC107",
                            location=f"{place}.{printable(key)}",
                            hint="keep it in the store, or name a file or variable with *_file or *_env; "

@@ -57,7 +57,7 @@ class NamespaceOptions(BaseModel):
     operator: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceConfig:
     """One source: the provider's name, its raw options, and where they stand."""
 
@@ -68,7 +68,7 @@ class SourceConfig:
     """The namespace's own keys, where they stand in the same table."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamespaceConfig:
     """One namespace's part of a configuration, checked; `errors` says what is wrong with it."""
 
@@ -100,7 +100,7 @@ class NamespaceConfig:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Config:
     """A configuration as it stands, not yet looked into."""
 

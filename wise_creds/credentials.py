@@ -29,7 +29,7 @@ _ALIASES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Expectations:
     """What the configuration says about the material."""
 
@@ -42,7 +42,7 @@ class Expectations:
     key_loading: KeyLoading = "memory"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Credentials:
     """
     The credentials of one namespace, checked and coherent. Made by `load`; every value is a `Secret` or None.
@@ -87,12 +87,13 @@ def _context(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+@shielded(unexpected)
 def client_id_pin(client_id: Secret) -> str:
     """Give the line to paste behind `expect_client_id`: a prefix of the SHA-256, which shows nothing of the ID."""
     return f"sha256:{sha256(client_id.reveal_bytes()).hexdigest()[:16]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fields:
     """The fields of all sources of a namespace, joined."""
 
@@ -108,7 +109,7 @@ class Fields:
         return self.places.get(name) or f"{', '.join(self.sources)}: {name}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """What the check came to: credentials, or errors; and notices either way."""
 

@@ -80,7 +80,7 @@ def legal_host(host: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Endpoints:
     """Where one namespace talks to: two URLs, the hosts allowed beside them, and the guard."""
 

@@ -40,7 +40,7 @@ CANONICAL_FIELDS = (
 """The names that the core knows; any further field is kept as `credentials.extra[name]`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SecretDocument:
     """
     What one source gave.

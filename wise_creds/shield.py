@@ -56,9 +56,12 @@ class _Gate(logging.Filter):
 _GATE = _Gate()
 
 
-def _close_loggers() -> None:
+def _close_loggers(closed: tuple[str, ...]) -> None:
     for name in _BORN_LATE:
-        logging.getLogger(name)
+        if name.startswith(closed):
+            logging.getLogger(name).addFilter(_GATE)
+    if closed != EVERY_LOGGER:
+        return
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.partition(".")[0] != "wise_creds":
             logger.addFilter(_GATE)
@@ -74,7 +77,7 @@ def _no_spans() -> AbstractContextManager[object]:
 
 @contextmanager
 def _closed_doors(loggers: tuple[str, ...]) -> Iterator[None]:
-    _close_loggers()
+    _close_loggers(loggers)
     inside, closed = inside_shield.set(True), _closed.set(loggers)
     try:
         with _no_spans():

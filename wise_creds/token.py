@@ -82,7 +82,7 @@ header_of: Callable[[Token], str] = _HEADER.__get__
 del Token._header  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenAnswer:
     """What a good answer of the token endpoint says; `expires_in` in seconds."""
 
