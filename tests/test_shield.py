@@ -11,6 +11,7 @@ import ssl
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from support import leaks
@@ -83,12 +84,14 @@ def test_the_detector_fires_without_the_shield(kind: str) -> None:
 def test_the_original_is_wiped_even_if_somebody_keeps_it() -> None:
     """An SDK may hold its exception for later."""
     kept: list[BaseException] = []
+    frames: list[FrameType] = []
 
     def keeps() -> None:
         try:
             _explodes("chain")
         except RuntimeError as error:
             kept.append(error)
+            frames.extend(frame for frame, _ in traceback.walk_tb(error.__traceback__))
             raise
 
     def undecodable() -> None:
@@ -100,6 +103,10 @@ def test_the_original_is_wiped_even_if_somebody_keeps_it() -> None:
         raise kept[-1]
 
     attempt(keeps, unexpected)
+    assert (len(frames), leaks(CANARY, *(frame.f_locals for frame in frames if frame.f_code.co_name != "keeps"))) == (
+        2,
+        [],
+    )
     attempt(undecodable, unexpected)
     assert isinstance(kept[2], UnicodeEncodeError)
     assert (kept[0].args, kept[0].__cause__, kept[0].__traceback__, kept[2].object) == ((), None, None, "")
