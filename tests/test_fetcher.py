@@ -242,6 +242,16 @@ def test_waiting_callers_get_retries_within_the_deadline(mock_wise: MockWise) ->
         assert mock_wise.token_requests == 3
 
 
+def test_a_deadline_between_two_attempts_tells_the_cause(mock_wise: MockWise) -> None:
+    """What the first attempt met says more than that the second one took too long."""
+    with fetcher(mock_wise, deadline=1.5) as tokens:
+        mock_wise.fail("unavailable")
+        mock_wise.fail("hang")
+        with pytest.raises(TokenUnavailableError) as caught:
+            tokens.token()
+    assert (caught.value.code, caught.value.status) == ("WC505", 503)
+
+
 def test_a_refusal_is_not_repeated(mock_wise: MockWise) -> None:
     """400 and 401 do not mend themselves; a repeated wrong secret becomes a lock-out."""
     with fetcher(mock_wise) as tokens:
@@ -319,6 +329,24 @@ def test_a_failed_renewal_is_quiet_and_backs_off(cases: Cases, caplog: pytest.Lo
     cases.tokens.token()
     cases.renewed()
     assert (cases.tokens.token() is first, cases.tokens._cache.error is None) == (False, True)
+
+
+def test_a_renewal_that_drips_is_given_up(cases: Cases) -> None:
+    """Nobody waits for it, so it must end by itself, or no renewal would ever follow."""
+    first = cases.tokens.token()
+    cases.clock.advance(801)
+    cases.wise.fail("drip")
+    assert cases.tokens.token() is first
+    until(lambda: cases.wise.token_requests == 2)
+    cases.clock.advance(11)
+    cases.renewed()
+    error = cases.tokens._cache.error
+    assert (cases.tokens.token() is first, error.code if error else None) == (True, "WC508")
+    cases.clock.advance(31)
+    cases.tokens.token()
+    cases.renewed()
+    assert cases.tokens.token() is not first
+    _threads_end()
 
 
 def test_an_expired_token_is_never_handed_out(cases: Cases) -> None:
@@ -477,7 +505,7 @@ def test_a_new_thread_whose_fetch_fails_borrows_a_valid_token(
 
 def test_a_waiter_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) -> None:
     """The first caller's deadline is not the second one's."""
-    with fetcher(mock_wise, token_scope="process", deadline=0.6) as tokens:
+    with fetcher(mock_wise, token_scope="process", deadline=1.2) as tokens:
         mock_wise.fail("hang")
         late: list[Token] = []
         threads = [threading.Thread(target=lambda: late.append(tokens.token())) for _ in range(2)]
@@ -489,7 +517,7 @@ def test_a_waiter_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) 
 
 
 def _staggered(tokens: TokenFetcher, others: list[threading.Thread]) -> None:
-    timers = [threading.Timer(0.3, thread.start) for thread in others]
+    timers = [threading.Timer(0.6, thread.start) for thread in others]
     for timer in timers:
         timer.start()
     try:
@@ -664,10 +692,10 @@ def test_a_task_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) ->
     mock_wise.fail("hang")
 
     async def use() -> tuple[Any, Any]:
-        made = AsyncTokenFetcher(load(mock_wise), base_url=mock_wise.base_url, deadline=0.5)
+        made = AsyncTokenFetcher(load(mock_wise), base_url=mock_wise.base_url, deadline=1.0)
 
         async def later() -> Token:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
             return await made.token()
 
         return await asyncio.gather(made.token(), later(), return_exceptions=True)

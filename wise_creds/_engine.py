@@ -28,6 +28,10 @@ class Job(Generic[T]):
         call: gets the job; runs within the shield.
         name: the thread's name.
         translate: makes our error out of a foreign exception.
+
+    Attributes:
+        abandoned: set when nobody waits any more.
+        last_failure: what a call that tries several times met last; it says more than a deadline.
     """
 
     def __init__(self, call: Callable[[Job[T]], T], *, name: str, translate: Translate = unexpected) -> None:
@@ -36,6 +40,7 @@ class Job(Generic[T]):
         self._cancellers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self.abandoned = threading.Event()
+        self.last_failure: BaseException | None = None
         context = contextvars.copy_context()
 
         def work() -> None:

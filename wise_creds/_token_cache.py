@@ -16,7 +16,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from wise_creds._engine import Job
@@ -134,16 +133,12 @@ class TokenCache:
 
     def fetch(self) -> Token:
         """Ask for a new token whatever is held, and keep it."""
-        slot = self._slot()
-        deadline = self._clock.boot() + self._policy.deadline
-        job = self._job(slot)
+        job, deadline = self._job(self._slot()), self._clock.boot() + self._policy.deadline
         return self._fetched(job, job.wait(self._clock, deadline)).unwrap()
 
     async def fetch_async(self) -> Token:
         """Do the same as `fetch` without blocking the event loop."""
-        slot = self._slot()
-        deadline = self._clock.boot() + self._policy.deadline
-        job = self._job(slot)
+        job, deadline = self._job(self._slot()), self._clock.boot() + self._policy.deadline
         return self._fetched(job, await job.wait_async(self._clock, deadline)).unwrap()
 
     def invalidate(self, token: Token) -> bool:
@@ -204,10 +199,10 @@ class TokenCache:
                 job = slot.job = self._job(slot)
             return None, job
 
-    def _job(self, slot: Slot) -> Job[Token]:
+    def _job(self, slot: Slot, *, attempts: int = _ATTEMPTS) -> Job[Token]:
         deadline = self._clock.boot() + self._policy.deadline
         return Job(
-            lambda job: self._filled(slot, job, deadline, attempts=_ATTEMPTS), name="token", translate=_unforeseen
+            lambda job: self._filled(slot, job, deadline, attempts=attempts), name="token", translate=_unforeseen
         )
 
     def _settled(self, job: Job[Token], outcome: Outcome[Token] | None, deadline: float) -> Outcome[Token] | None:
@@ -227,8 +222,9 @@ class TokenCache:
 
     def _fetched(self, job: Job[Token], outcome: Outcome[Token] | None) -> Outcome[Token]:
         if outcome is None:
+            before = job.last_failure
             job.abandon()
-            return Outcome(error=TokenUnavailableError(
+            return Outcome(error=copy.copy(before) or TokenUnavailableError(
                 f"no token within {self._policy.deadline:g} s", code="WC508", namespace=self._policy.namespace,
                 location=self._policy.place,
                 hint="is the token endpoint reachable from here? a larger deadline gives it longer",
@@ -247,7 +243,7 @@ class TokenCache:
                 slot.snapshot = self._snapshot(token)
                 self.error, self._failures = None, 0
                 return token
-            number += 1
+            number, job.last_failure = number + 1, error
             self.error = error if isinstance(error, TokenError) else None
             if number == attempts or not (isinstance(error, TokenUnavailableError) and error.retryable):
                 break
@@ -271,13 +267,15 @@ class TokenCache:
             if now >= self._renew_not_before and (self._renewal is None or self._renewal.done):
                 self._renewal = Job(self._renew_due, name="renewal")
 
-    def _renew_due(self, job: Job[None]) -> None:
+    def _renew_due(self, _job: Job[None]) -> None:
         for slot, snapshot in self._slots.everyone():
-            if self._clock.boot() < snapshot.renew_at:
+            now = self._clock.boot()
+            if now < snapshot.renew_at:
                 continue
-            deadline = self._clock.boot() + self._policy.deadline
-            outcome = attempt(partial(self._filled, slot, job, deadline, attempts=1), _unforeseen)
+            job = self._job(slot, attempts=1)
+            outcome = self._fetched(job, job.wait(self._clock, now + self._policy.deadline))
             if outcome.error is not None:
+                self.error = outcome.error if isinstance(outcome.error, TokenError) else None
                 pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
                 self._failures += 1
                 self._renew_not_before = self._clock.boot() + self._uniform(pause / 2, pause)
