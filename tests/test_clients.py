@@ -476,7 +476,11 @@ def test_a_child_after_fork_leaves_its_parents_connections_alone(mock_wise: Mock
         http.get("/v2/profiles")
         child = os.fork()
         if child == 0:  # pragma: no cover  the child is not measured
-            os._exit(0 if http.get("/v2/profiles").status_code == 200 else 1)
+            status = 1
+            try:
+                status = 0 if http.get("/v2/profiles").status_code == 200 else 1
+            finally:
+                os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
         assert http.get("/v2/profiles").status_code == 200
         transport: Any = http._transport

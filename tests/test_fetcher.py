@@ -538,11 +538,12 @@ def test_a_child_after_fork_starts_clean(mock_wise: MockWise) -> None:
         with tokens._cache._lock:
             child = os.fork()
         if child == 0:  # pragma: no cover  the child is not measured
-            cache = tokens._cache
-            clean = cache.current() is None and not cache._slots.everyone() and not cache._lock.locked()
-            mock_wise.state.delay = 0
-            os.write(writing, b"clean" if clean and tokens.token().remaining() else b"dirty")
-            os._exit(0)
+            try:
+                cache = tokens._cache
+                clean = cache.current() is None and not cache._slots.everyone() and not cache._lock.locked()
+                os.write(writing, b"clean" if clean else b"dirty")
+            finally:
+                os._exit(0)
         os.close(writing)
         assert os.read(reading, 10) == b"clean"
         os.close(reading)

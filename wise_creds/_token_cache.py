@@ -244,6 +244,8 @@ class TokenCache:
                 self.error, self._failures = None, 0
                 return token
             number, job.last_failure = number + 1, error
+            if job.abandoned.is_set():  # whoever gave it up has said so already
+                break
             self.error = error if isinstance(error, TokenError) else None
             if number == attempts or not (isinstance(error, TokenUnavailableError) and error.retryable):
                 break
