@@ -20,6 +20,7 @@ lint: .venv/dev
 bench: .peers/ready
 	@.peers/bin/python benchmarks/startup.py
 	@.peers/bin/python benchmarks/tokens.py
+	@.peers/bin/python benchmarks/fleet.py docs/fleet.png
 
 clean:
 	@rm -rf .venv .peers .mypy_cache .pytest_cache .ruff_cache .coverage dist

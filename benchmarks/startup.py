@@ -84,10 +84,15 @@ assert "Bearer " + token["access_token"]
 """
 
 
-def _milliseconds(code: str, *arguments: str) -> float:
+def _run(code: str, *arguments: str) -> tuple[float, float]:
+    """Milliseconds, and the peak of resident memory in MiB."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=ENVIRON)
-    return 1000 * (time.perf_counter() - began)
+    child = subprocess.Popen([sys.executable, "-c", code, *arguments], env=ENVIRON)
+    _, status, usage = os.wait4(child.pid, 0)
+    taken = 1000 * (time.perf_counter() - began)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    return taken, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -98,19 +103,22 @@ def main() -> None:
     assert child.stdout is not None
     config = child.stdout.readline().strip()
     scripts = {"interpreter alone (floor)": "pass", "by hand": BY_HAND, "wise-creds": OURS}
-    taken: dict[str, list[float]] = {name: [] for name in scripts}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
     try:
         for code in scripts.values():
-            _milliseconds(code, config)  # warms the caches of files and byte code
+            _run(code, config)  # warms the caches of files and byte code
         for _ in range(ROUNDS):
             for name, code in scripts.items():
-                taken[name].append(_milliseconds(code, config))
+                taken[name].append(_run(code, config))
     finally:
         child.communicate("")
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    print(f"process start to first token, median of {ROUNDS} alternating runs")
-    for name, median in medians.items():
-        print(f"  {name:<28} {median:7.1f} ms   {median / medians['by hand']:.2f} x by hand")
+    times, peaks = (
+        {name: statistics.median(pair[which] for pair in values) for name, values in taken.items()} for which in (0, 1)
+    )
+    print(f"process start to first token, and peak memory: medians of {ROUNDS} alternating runs")
+    for name, time_taken in times.items():
+        print(f"  {name:<28} {time_taken:7.1f} ms   {time_taken / times['by hand']:.2f} x by hand   "
+              f"{peaks[name]:6.1f} MiB   {peaks[name] / peaks['by hand']:.2f} x by hand")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
 import logging
 import pickle
@@ -286,16 +287,35 @@ def test_a_refusal_whose_renewal_fails_goes_to_the_caller(mock_wise: MockWise) -
         assert (got, mock_wise.token_requests) == ([401], 3)
 
 
-def test_a_streamed_body_is_not_sent_twice(mock_wise: MockWise) -> None:
-    """It is used up: the 401 goes to the caller."""
-
-    def body() -> Iterator[bytes]:
+def _streams() -> dict[str, dict[str, Any]]:
+    def generator() -> Iterator[bytes]:
         yield b"once"
 
+    return {
+        "generator": {"content": generator()},
+        "iterator": {"content": iter([b"once"])},
+        "file": {"content": io.BytesIO(b"once")},
+        "multipart file": {"files": {"document": io.BytesIO(b"once")}},
+    }
+
+
+@pytest.mark.parametrize("kind", list(_streams()))
+def test_a_streamed_body_is_not_sent_twice(mock_wise: MockWise, kind: str) -> None:
+    """It is used up, or may be: the 401 goes to the caller."""
     with connected(mock_wise) as wise, wise.client() as http:
         mock_wise.expire_tokens()
-        assert http.post("/v3/quotes", content=body()).status_code == 401
-        assert mock_wise.token_requests == 1
+        assert http.post("/v3/quotes", **_streams()[kind]).status_code == 401
+        assert (mock_wise.token_requests, len(mock_wise.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("body", [{"json": {}}, {"data": {"a": "1"}}, {"content": b"x"}, {}], ids=str)
+def test_a_body_in_memory_is_sent_twice(mock_wise: MockWise, body: dict[str, Any]) -> None:
+    """Whole, and the same."""
+    with connected(mock_wise) as wise, wise.client() as http:
+        mock_wise.expire_tokens()
+        assert http.post("/v3/quotes", **body).status_code == 200
+        first, _, second = mock_wise.requests[-3:]
+        assert (first.path, first.body) == (second.path, second.body)
 
 
 def test_a_failing_body_raises_the_callers_own_exception(mock_wise: MockWise) -> None:

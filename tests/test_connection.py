@@ -152,6 +152,14 @@ def test_status_is_json_and_holds_no_secret(mock_wise: MockWise) -> None:
         assert (wise.status()["ready"], wise.status()["token_expires_in"]) == (False, None)
 
 
+def test_status_tells_a_scope_that_was_not_expected(mock_wise: MockWise) -> None:
+    """More or fewer; an error of the last request comes first."""
+    for expected, told in ((["transfers"], None), (["transfers", "balances"], "WC520"), ([], "WC520")):
+        table = {**mock_wise.table, "expect_scope": expected}
+        with wise_creds.connect("sandbox", config={"sandbox": table}) as wise:
+            assert (wise.status()["token_error"], wise.status()["ready"]) == (told, True)
+
+
 PRE_FORK = """
 import os, sys, threading, wise_creds
 wise = wise_creds.connect("sandbox", config=sys.argv[1])

@@ -379,6 +379,14 @@ def test_suspend_counts(cases: Cases) -> None:
     assert (second != first, second) == (True, cases.tokens.token().authorization())
 
 
+def test_a_process_thawed_from_a_snapshot_has_an_expired_token(cases: Cases) -> None:
+    """Its boot clock goes on where it stood; only the wall clock knows of the hours between."""
+    first = cases.tokens.authorization()
+    cases.clock.step_wall(50_000)
+    cases.clock.advance(1.1)
+    assert cases.tokens.authorization() != first
+
+
 def _in_threads(count: int, call: Callable[[], Any]) -> list[Any]:
     results: list[Any] = []
     start = threading.Barrier(count)
@@ -503,6 +511,32 @@ def test_a_new_thread_whose_fetch_fails_borrows_a_valid_token(
         assert isinstance(none, TokenRejectedError)
 
 
+def test_a_thread_that_borrowed_waits_no_more_and_gets_its_own_in_the_background(mock_wise: MockWise) -> None:
+    """It asks Wise itself once, not once a call; the background asks again after the back-off."""
+    clock = FakeClock()
+    with fetcher(mock_wise, clock=clock) as tokens:
+        first, got = tokens.token(), list[Token]()
+        mock_wise.fail("invalid_client")
+        steps = [threading.Event(), threading.Event()]
+
+        def work() -> None:
+            got.extend(tokens.token() for _ in range(100))
+            steps[0].set()
+            steps[1].wait(10)
+            got.append(tokens.token())
+            until(lambda: tokens.token() is not first)
+            got.append(tokens.token())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        steps[0].wait(10)
+        assert (set(map(id, got)), mock_wise.token_requests) == ({id(first)}, 2)
+        clock.advance(31)
+        steps[1].set()
+        thread.join(10)
+        assert (got[-2] is first, got[-1] is first, mock_wise.token_requests) == (True, False, 3)
+
+
 def test_a_waiter_that_joined_a_given_up_fetch_tries_again(mock_wise: MockWise) -> None:
     """The first caller's deadline is not the second one's."""
     with fetcher(mock_wise, token_scope="process", deadline=1.2) as tokens:
@@ -560,6 +594,25 @@ def test_closing_forgets_and_further_calls_say_so(mock_wise: MockWise) -> None:
         with pytest.raises(TokenError) as caught:
             call()
         assert (caught.value.code, caught.value.retryable) == ("WC513", False)
+
+
+def test_a_token_that_comes_after_closing_is_not_kept(mock_wise: MockWise) -> None:
+    """Its waiter still gets it, but the thread's place stays empty."""
+    tokens, codes = fetcher(mock_wise), list[object]()
+    mock_wise.state.delay = 0.3
+
+    def work() -> None:
+        codes.append(tokens.token().remaining() > 0)
+        with pytest.raises(TokenError) as caught:
+            tokens.authorization()
+        codes.append(caught.value.code)
+
+    busy = threading.Thread(target=work)
+    busy.start()
+    until(lambda: mock_wise.token_requests == 1)
+    tokens.close()
+    busy.join(10)
+    assert codes == [True, "WC513"]
 
 
 def test_the_addresses_are_guarded(mock_wise: MockWise) -> None:

@@ -25,14 +25,15 @@ errors clock _quiet
 secret
 shield namespace
 token provider documents _engine _pem _tls _expand _problems
-_registry _material _slots
+_registry _material _slots _retry
 credentials
 config
 _loader _token_request
 _token_cache
 fetcher _generation
 _pools
-_clients connection
+_clients connection _user
+_open
 validation rotation
 testing
 _demo cli __main__

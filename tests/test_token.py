@@ -48,6 +48,7 @@ def test_a_token_is_opaque(token: str) -> None:
         *(({"token_type": bad}, "token_type") for bad in (None, "mac", 1, "")),
         *(({"expires_in": bad}, "expires_in") for bad in BAD_LIVES),
         ({"scope": 5}, "scope"),
+        *(({"refresh_token": bad}, "refresh_token") for bad in (5, "")),
     ],
 )  # fmt: skip
 def test_anything_odd_is_refused_by_the_name_of_its_field(changes: dict[str, Any], field: str) -> None:
@@ -79,7 +80,7 @@ def _error(error: str) -> bytes:
         (401, _error("invalid_client"), TokenRejectedError, "WC501"),
         (400, _error("invalid_client"), TokenRejectedError, "WC501"),
         (400, _error("invalid_request"), TokenRejectedError, "WC503"),
-        (401, _error("invalid_grant"), TokenRejectedError, "WC503"),
+        (401, _error("invalid_grant"), TokenRejectedError, "WC515"),
         (403, _error("canary-described-token"), TokenRejectedError, "WC503"),
         (401, b"{}", TokenRejectedError, "WC503"),
         (400, b'{"error": ["invalid_client"]}', TokenRejectedError, "WC503"),

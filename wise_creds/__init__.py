@@ -19,8 +19,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from wise_creds._generation import Generation
     from wise_creds._material import Certificate
+    from wise_creds._open import aconnect, connect, load
+    from wise_creds._user import UserTokens
     from wise_creds.clock import Clock
-    from wise_creds.connection import Connection, aconnect, connect, load
+    from wise_creds.connection import Connection
     from wise_creds.credentials import Credentials
     from wise_creds.errors import (
         AccessDeniedError,
@@ -52,8 +54,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "_generation": ("Generation",),
     "_material": ("Certificate",),
+    "_open": ("aconnect", "connect", "load"),
+    "_user": ("UserTokens",),
     "clock": ("Clock",),
-    "connection": ("Connection", "aconnect", "connect", "load"),
+    "connection": ("Connection",),
     "credentials": ("Credentials",),
     "errors": (
         "AccessDeniedError", "ConfigError", "CredentialsError", "LoadError", "NamespaceError", "Notice", "PluginError",
@@ -100,6 +104,7 @@ __all__ = [
     "TokenRejectedError",
     "TokenResponseError",
     "TokenUnavailableError",
+    "UserTokens",
     "WiseCredsError",
     "__version__",
     "aconnect",

@@ -10,16 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 from wise_creds._generation import Generation
 from wise_creds._pools import Pinned, Pools
+from wise_creds._token_cache import TokenCache
+from wise_creds.config import NamespaceConfig
+from wise_creds.errors import ConfigError, printable
 from wise_creds.namespace import Endpoints
 from wise_creds.shield import HTTP_LOGGERS, Translate, attempt, attempt_async, described
 from wise_creds.token import Token
 
+_OURS = frozenset(("verify", "cert", "transport", "mounts", "auth", "base_url", "proxy", "trust_env"))
 _UNAUTHORIZED = 401
 
 
@@ -33,12 +37,48 @@ class Wiring:
         endpoints: the guard.
         proxy: an HTTP proxy that is asked to CONNECT.
         pool: httpx's `http2` and `limits`, for the pool of each generation.
+        tokens: a user's tokens; by default those of the generation.
     """
 
     current: Callable[[], Generation]
     endpoints: Endpoints
     proxy: str | None = None
     pool: Mapping[str, Any] = field(default_factory=dict)
+    tokens: TokenCache | None = None
+
+    @classmethod
+    def of(
+        cls,
+        current: Callable[[], Generation],
+        config: NamespaceConfig,
+        options: dict[str, Any],
+        tokens: TokenCache | None = None,
+    ) -> Self:
+        """
+        Make one for a namespace; takes what belongs to the pool out of a client's `options`.
+
+        Raises:
+            ConfigError: an option that is ours (WC112).
+        """
+        refused = sorted(_OURS & options.keys())
+        if refused:
+            raise ConfigError(f"client() sets {printable(', '.join(refused))} itself", code="WC112",
+                              namespace=config.namespace, hint="leave it out; proxy belongs to wise-creds.toml")  # fmt: skip
+        pool: dict[str, Any] = {name: options.pop(name) for name in ("http2", "limits") if name in options}
+        return cls(current, config.endpoints, config.options.proxy, pool, tokens)
+
+    def cache(self, generation: Generation) -> TokenCache:
+        """Give the tokens to send with."""
+        return self.tokens or generation.cache
+
+    def limits(self) -> dict[str, Any]:
+        """
+        Give `pool`, with a default under which no idle connection is surplus.
+
+        httpcore may close a surplus connection that it has just given to another thread, whose request then fails or
+        hangs: https://github.com/encode/httpcore/issues/1110.
+        """
+        return {"limits": httpx.Limits(max_connections=100, max_keepalive_connections=100), **self.pool}
 
     def check(self, url: httpx.URL) -> None:
         """Refuse what would leave the namespace."""
@@ -67,6 +107,18 @@ def _translator(request: httpx.Request) -> Translate:
     return translate
 
 
+def client(wiring: Wiring, options: dict[str, Any]) -> httpx.Client:
+    """Make a client on these wires."""
+    return httpx.Client(base_url=wiring.endpoints.base_url, transport=Transport(wiring), trust_env=False, **options)
+
+
+def async_client(wiring: Wiring, options: dict[str, Any]) -> httpx.AsyncClient:
+    """Make an async client on these wires."""
+    return httpx.AsyncClient(
+        base_url=wiring.endpoints.base_url, transport=AsyncTransport(wiring), trust_env=False, **options
+    )
+
+
 class Transport(httpx.BaseTransport):
     """The sync transport of `Connection.client`."""
 
@@ -76,13 +128,15 @@ class Transport(httpx.BaseTransport):
 
     def _make(self, generation: Generation) -> httpx.HTTPTransport:
         chosen = self._wiring
-        return httpx.HTTPTransport(verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.pool)
+        return httpx.HTTPTransport(
+            verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.limits()
+        )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send with the current token; once more with a new one if the API answers 401."""
         self._wiring.check(request.url)
         generation = self._wiring.current()
-        cache = generation.cache
+        cache = self._wiring.cache(generation)
         token = cache.current() or cache.obtain()
         response = self._send(generation, request, token)
         if response.status_code == _UNAUTHORIZED and _replayable(request) and cache.refused(token):
@@ -145,14 +199,14 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     def _make(self, generation: Generation) -> httpx.AsyncHTTPTransport:
         chosen = self._wiring
         return httpx.AsyncHTTPTransport(
-            verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.pool
+            verify=generation.ssl_context, trust_env=False, proxy=chosen.proxy, **chosen.limits()
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send with the current token; once more with a new one if the API answers 401."""
         self._wiring.check(request.url)
         generation = self._wiring.current()
-        cache = generation.cache
+        cache = self._wiring.cache(generation)
         token = cache.current() or await cache.obtain_async()
         response = await self._send(generation, request, token)
         if response.status_code == _UNAUTHORIZED and _replayable(request) and cache.refused(token):
@@ -224,7 +278,7 @@ class Auth(httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Set the bearer; once more with a new one if the API answers 401."""
         self._wiring.check(request.url)
-        cache = self._wiring.current().cache
+        cache = self._wiring.cache(self._wiring.current())
         token = cache.current() or cache.obtain()
         request.headers["Authorization"] = token.authorization()
         response = yield request
@@ -235,7 +289,7 @@ class Auth(httpx.Auth):
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Do the same without blocking the event loop."""
         self._wiring.check(request.url)
-        cache = self._wiring.current().cache
+        cache = self._wiring.cache(self._wiring.current())
         token = cache.current() or await cache.obtain_async()
         request.headers["Authorization"] = token.authorization()
         response = yield request

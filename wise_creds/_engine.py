@@ -52,17 +52,17 @@ class Job(Generic[T]):
     @property
     def done(self) -> bool:
         """Whether the outcome is there."""
-        return self._finished.is_set()
+        return self._future.done()
 
     @property
     def value(self) -> T | None:
         """What the call gave; None while it runs, and if it failed."""
-        return self._future.result().value if self._finished.is_set() else None
+        return self._future.result().value if self._future.done() else None
 
     def wait(self, clock: Clock, deadline: float) -> Outcome[T] | None:
         """Wait until the outcome is there (None: the deadline, a point on `clock.boot()`, came first)."""
         clock.wait(self._finished, max(0.0, deadline - clock.boot()))
-        return self._future.result() if self._finished.is_set() else None
+        return self._future.result() if self._future.done() else None
 
     async def wait_async(self, clock: Clock, deadline: float) -> Outcome[T] | None:
         """Do the same as `wait` without blocking the event loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from wise_creds._slots import Policy
@@ -30,11 +30,10 @@ class Generation:
     version: str
     credentials: Credentials
     ssl_context: ssl.SSLContext = field(repr=False)
+    ask: TokenRequest = field(repr=False)
     cache: TokenCache = field(repr=False)
-
-    def authorization(self) -> str:
-        """Give the value of an `Authorization` header of this generation, waiting for a token if need be."""
-        return self.cache.authorization()
+    authorization: Callable[[], str] = field(repr=False)
+    """Give the value of an `Authorization` header of this generation, waiting for a token if need be."""
 
 
 def build(
@@ -49,7 +48,13 @@ def build(
     options = config.options
     context = credentials.ssl_context()
     ask = TokenRequest(credentials, config.endpoints, context, clock, environ, options.basic_auth, options.proxy)
-    policy = Policy(
+    cache = TokenCache(ask, clock=clock, policy=policy(config))
+    return Generation(number, credentials.version, credentials, context, ask, cache, cache.header_source())
+
+
+def policy(config: NamespaceConfig) -> Policy:
+    """Say how a namespace wants its tokens kept."""
+    options = config.options
+    return Policy(
         options.token_scope, options.refresh_at, options.deadline, config.namespace, config.endpoints.token_url
     )
-    return Generation(number, credentials.version, credentials, context, TokenCache(ask, clock=clock, policy=policy))

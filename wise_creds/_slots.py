@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -33,6 +34,7 @@ class Snapshot:
     """What a caller reads at one glance: the token, and the boot time until which nothing needs a second look."""
 
     look_at: float
+    bearer: Callable[[], str]
     token: Token
     renew_at: float
     expires_at: float
@@ -63,20 +65,28 @@ class _Lease:
 
 class Slots:
     """
-    All slots of one cache; made anew after a fork, locks included.
+    All slots of one cache.
 
     Attributes:
-        mine: holds the caller's `slot`, once it has one.
+        mine: holds the caller's `slot`, once it has one; the same object for good, so that a closure may keep it.
     """
 
     def __init__(self, scope: Literal["thread", "process"]) -> None:
-        self._free: deque[Slot] = deque()
+        self._shared = scope == "process"
         self._all: list[Slot] = []
+        self.mine: threading.local | SimpleNamespace = SimpleNamespace() if self._shared else threading.local()
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty all slots and start anew, locks included."""
+        for slot in self._all:
+            slot.snapshot = None
+        self._free: deque[Slot] = deque()
+        self._all = []
         self._lock = threading.Lock()
-        self.mine: threading.local | SimpleNamespace = threading.local()
-        if scope == "process":
+        vars(self.mine).clear()
+        if self._shared:
             self.take()
-            self.mine = SimpleNamespace(slot=self.mine.slot, lease=self.mine.lease)
 
     def take(self) -> Slot:
         """Give the caller's slot: its own, one that an ended thread left, or a new one."""

@@ -19,21 +19,19 @@ from dataclasses import replace
 from typing import Any
 
 from wise_creds._engine import Job
+from wise_creds._retry import ATTEMPTS, Ask, persistently, unforeseen
 from wise_creds._slots import Policy, Slot, Slots, Snapshot
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenError, TokenUnavailableError
-from wise_creds.shield import Outcome, attempt, described
-from wise_creds.token import Token, header_of
+from wise_creds.shield import Outcome
+from wise_creds.token import Token
 
 log = logging.getLogger("wise_creds")
 
 _WALL_LOOK = 1.0  # seconds of boot time between two looks at the wall clock
 _EARLIEST = 0.94  # the renewal point is refresh_at times uniform(0.94, 1): workers started together spread out
 _BACK_OFF = (30.0, 300.0)  # seconds after a failed renewal, doubled each time
-_RETRY_BASE, _RETRY_CAP, _ATTEMPTS = 0.2, 5.0, 4
 _AFTER_401 = 10.0  # seconds between two renewals because of refusals
-
-Ask = Callable[[Job[Any], float], Token]
 
 
 class TokenCache:
@@ -52,9 +50,10 @@ class TokenCache:
     ) -> None:
         self._ask = ask
         self._clock = clock
-        self._boot = clock.boot
         self._policy = policy
         self._uniform = uniform
+        self._slots = Slots(policy.scope)
+        self._mine = self._slots.mine
         self.error: TokenError | None = None
         self.closed = False
         self.reset()
@@ -62,8 +61,7 @@ class TokenCache:
 
     def reset(self) -> None:
         """Start clean: no token, no lock, nothing under way; also called in the child of a fork."""
-        self._slots = Slots(self._policy.scope)
-        self._mine = self._slots.mine
+        self._slots.reset()
         self._renewal: Job[None] | None = None
         self._failures = 0
         self._renew_not_before = 0.0
@@ -76,15 +74,20 @@ class TokenCache:
         self.closed = True
         self.reset()
 
-    def authorization(self) -> str:
-        """Give the header of the caller's token, waiting for one if need be; this is the path that must be fast."""
-        try:
-            snapshot: Snapshot = self._mine.slot.snapshot
-            if self._boot() < snapshot.look_at:
-                return header_of(snapshot.token)
-        except AttributeError:  # the caller has no slot, or its slot no token yet
-            pass
-        return (self.current() or self.obtain()).authorization()
+    def header_source(self) -> Callable[[], str]:
+        """Make what gives the header of the caller's token, waiting for one if need be: the path that must be fast."""
+        mine, boot = self._mine, self._clock.boot
+
+        def authorization() -> str:
+            try:
+                snapshot: Snapshot = mine.slot.snapshot
+                if boot() < snapshot.look_at:
+                    return snapshot.bearer()
+            except AttributeError:  # the caller has no slot, or its slot no token yet
+                pass
+            return (self.current() or self.obtain()).authorization()
+
+        return authorization
 
     def current(self) -> Token | None:
         """Give the caller's token if it has a valid one; one comparison while it is fresh."""
@@ -93,7 +96,7 @@ class TokenCache:
         except AttributeError:
             return None
         snapshot = slot.snapshot
-        if snapshot is not None and self._boot() < snapshot.look_at:
+        if snapshot is not None and self._clock.boot() < snapshot.look_at:
             return snapshot.token
         return self._second_look(slot)
 
@@ -115,7 +118,7 @@ class TokenCache:
             token, job = self._token_or_job(slot)
             if job is None:
                 return token  # type: ignore[return-value]  # it is one or the other
-            settled = self._settled(job, job.wait(self._clock, deadline), deadline)
+            settled = self._settled(slot, job, job.wait(self._clock, deadline), deadline)
             if settled is not None:
                 return settled.unwrap()
 
@@ -127,7 +130,7 @@ class TokenCache:
             token, job = self._token_or_job(slot)
             if job is None:
                 return token  # type: ignore[return-value]  # it is one or the other
-            settled = self._settled(job, await job.wait_async(self._clock, deadline), deadline)
+            settled = self._settled(slot, job, await job.wait_async(self._clock, deadline), deadline)
             if settled is not None:
                 return settled.unwrap()
 
@@ -173,10 +176,10 @@ class TokenCache:
                 slot.snapshot, slot.job = fresh, job
             return True
 
-    def longest_left(self) -> float | None:
-        """Seconds that the longest-lived token has left; None without a valid one."""
-        lives = [snapshot.token.remaining() for _, snapshot in self._slots.everyone()]
-        return max((left for left in lives if left > 0), default=None)
+    def longest_lived(self) -> Token | None:
+        """Give the valid token that ends last; None without one."""
+        tokens = [snapshot.token for _, snapshot in self._slots.everyone() if snapshot.token.remaining() > 0]
+        return max(tokens, key=Token.remaining, default=None)
 
     def _slot(self) -> Slot:
         if self.closed:
@@ -199,13 +202,13 @@ class TokenCache:
                 job = slot.job = self._job(slot)
             return None, job
 
-    def _job(self, slot: Slot, *, attempts: int = _ATTEMPTS) -> Job[Token]:
+    def _job(self, slot: Slot, *, attempts: int = ATTEMPTS) -> Job[Token]:
         deadline = self._clock.boot() + self._policy.deadline
-        return Job(
-            lambda job: self._filled(slot, job, deadline, attempts=attempts), name="token", translate=_unforeseen
-        )
+        return Job(lambda job: self._filled(slot, job, deadline, attempts=attempts), name="token", translate=unforeseen)
 
-    def _settled(self, job: Job[Token], outcome: Outcome[Token] | None, deadline: float) -> Outcome[Token] | None:
+    def _settled(
+        self, slot: Slot, job: Job[Token], outcome: Outcome[Token] | None, deadline: float
+    ) -> Outcome[Token] | None:
         """Say what a waiter does with what it waited for; None: the fetch it had joined was given up, try again."""
         given_up = job.abandoned.is_set() and (outcome is None or outcome.error is not None)
         if given_up and self._clock.boot() < deadline:
@@ -214,9 +217,13 @@ class TokenCache:
         if fetched.error is None or not isinstance(fetched.error, TokenError) or self._policy.scope == "process":
             return fetched
         for other, _ in self._slots.everyone():
-            token = self._second_look(other)
-            if token is not None:
+            token, lent = self._second_look(other), other.snapshot
+            if token is not None and lent is not None:
                 log.warning("%s; a token of another thread serves meanwhile", fetched.error)
+                # Due from the start: further calls do not wait, and the background gets this thread its own.
+                now = self._clock.boot()
+                slot.snapshot = replace(lent, look_at=now, renew_at=now)
+                self._back_off(now)
                 return Outcome(value=token)
         return fetched
 
@@ -233,33 +240,23 @@ class TokenCache:
         return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))
 
     def _filled(self, slot: Slot, job: Job[Any], deadline: float, *, attempts: int) -> Token:
-        """Ask, again if that may help, and put the token into its slot."""
-        number = 0
-        while True:
-            outcome = attempt(lambda: self._ask(job, deadline), _unforeseen)
-            error = outcome.error
-            if error is None:
-                token = outcome.unwrap()
-                slot.snapshot = self._snapshot(token)
-                self.error, self._failures = None, 0
-                return token
-            number, job.last_failure = number + 1, error
-            if job.abandoned.is_set():  # whoever gave it up has said so already
-                break
-            self.error = error if isinstance(error, TokenError) else None
-            if number == attempts or not (isinstance(error, TokenUnavailableError) and error.retryable):
-                break
-            pause = self._uniform(0, min(_RETRY_CAP, _RETRY_BASE * 2**number))
-            pause = max(pause, error.retry_after or 0.0)
-            if self._clock.boot() + pause >= deadline or self._clock.wait(job.abandoned, pause):
-                break
+        """Ask, and put the token into its slot."""
+        outcome = persistently(self._ask, job, deadline, clock=self._clock, uniform=self._uniform, attempts=attempts)
+        if outcome.error is None:
+            slot.snapshot = self._snapshot(outcome.unwrap())
+            if self.closed:  # meanwhile; whoever closed it has emptied all slots, or will after this
+                slot.snapshot = None
+            self.error, self._failures = None, 0
+        elif not job.abandoned.is_set():  # whoever gave it up has said so already
+            self.error = outcome.error if isinstance(outcome.error, TokenError) else None
         return outcome.unwrap()
 
     def _snapshot(self, token: Token) -> Snapshot:
         now, left = self._clock.boot(), token.remaining()
         # `remaining` began before the request, so what the request took is off the life already.
         renew_at = now + left * self._policy.refresh_at * self._uniform(_EARLIEST, 1.0)
-        return Snapshot(min(renew_at, now + _WALL_LOOK), token, renew_at, now + left, token.expires_at.timestamp())
+        look_at, ends = min(renew_at, now + _WALL_LOOK), token.expires_at.timestamp()
+        return Snapshot(look_at, token.bearer(), token, renew_at, now + left, ends)
 
     def _renew_soon(self, now: float) -> None:
         """Have the background thread renew what is due, unless it is at work or backing off."""
@@ -278,15 +275,16 @@ class TokenCache:
             outcome = self._fetched(job, job.wait(self._clock, now + self._policy.deadline))
             if outcome.error is not None:
                 self.error = outcome.error if isinstance(outcome.error, TokenError) else None
-                pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
-                self._failures += 1
-                self._renew_not_before = self._clock.boot() + self._uniform(pause / 2, pause)
+                self._back_off(self._clock.boot())
                 log.warning("renewal failed, the present token serves on: %s", outcome.error)
                 break
 
-
-def _unforeseen(caught: BaseException) -> TokenError:
-    return TokenError(f"the token request failed: {described(caught)}", code="WC514", hint="please report this")
+    def _back_off(self, now: float) -> None:
+        """Let the background rest, longer after each failure; shared by all tokens, whatever the scope."""
+        if now >= self._renew_not_before:
+            pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
+            self._failures += 1
+            self._renew_not_before = now + self._uniform(pause / 2, pause)
 
 
 _caches: weakref.WeakSet[TokenCache] = weakref.WeakSet()

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from wise_creds._engine import Job
 from wise_creds.clock import Clock
 from wise_creds.credentials import Credentials
 from wise_creds.errors import TokenError, TokenRejectedError, TokenResponseError, TokenUnavailableError, printable
 from wise_creds.namespace import Endpoints
+from wise_creds.secret import Secret
 from wise_creds.shield import described, ssl_reason
 from wise_creds.token import LONGEST_LIFE, Token, TokenAnswer, read_token_answer
 
@@ -36,6 +37,12 @@ _ABOUT_US = frozenset(
     ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "CERTIFICATE_EXPIRED", "CERTIFICATE_REVOKED", "BAD_CERTIFICATE",
      "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "HANDSHAKE_FAILURE", "ACCESS_DENIED", "NO_CERTIFICATE")
 )  # fmt: skip
+_NAMED = {
+    "invalid_client": ("WC501", "client ID and secret",
+                       "was the secret rotated in Developer Hub? is it the secret of this namespace?"),
+    "invalid_grant": ("WC515", "the user's grant",
+                      "refresh token or code was used, expired or revoked: have the user authorise you again"),
+}  # fmt: skip
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _OK, _REDIRECTS, _REFUSALS, _TOO_MANY, _SERVER_ERROR = 200, range(300, 400), (400, 401, 403), 429, 500
 
@@ -64,11 +71,24 @@ class TokenRequest:
     proxy: str | None = None
 
     def __call__(self, job: Job[Any], deadline: float) -> Token:
+        """Ask for a token of the client itself (RFC 6749 section 4.4); see `grant`."""
+        return self.grant({"grant_type": "client_credentials"}, job, deadline)[0]
+
+    def grant(self, form: Mapping[str, str], job: Job[Any] | None, deadline: float) -> tuple[Token, Secret | None]:
         """
         Ask once; runs within the shield, in the job's thread.
 
+        Args:
+            form: the body's fields.
+            job: may be abandoned, which ends the connection; None if nothing may cut it off.
+            deadline: a point on the boot clock.
+
+        Returns:
+            The access token, and a refresh token if there is one.
+
         Raises:
-            TokenRejectedError: Wise refuses the client (WC501), its certificate (WC502) or the request (WC503).
+            TokenRejectedError: Wise refuses the client (WC501), its certificate (WC502), the request (WC503), a user's
+                grant (WC515).
             TokenUnavailableError: rate limit (WC504), 5xx (WC505), network (WC506), untrusted server (WC507).
             TokenResponseError: not a token answer (WC509), too large (WC510), a redirect (WC511), else (WC512).
         """
@@ -80,20 +100,21 @@ class TokenRequest:
             host = urlsplit(self.endpoints.token_url).hostname
             sys.audit("wise_creds.token", self.credentials.namespace.value, host)
             try:
-                answer = judged(*self._exchange(job, deadline), now=wall)
+                answer = judged(*self._exchange(urlencode(form).encode(), job, deadline), now=wall)
             except TokenError as problem:
                 problem.namespace = self.credentials.namespace
                 problem.location = printable(self.endpoints.token_url)
                 raise
-        return Token(
+        token = Token(
             answer.access_token,
             scope=answer.scope,
             expires_boot=boot + answer.expires_in,
             expires_wall=wall + answer.expires_in,
             clock=self.clock,
         )
+        return token, answer.refresh_token
 
-    def _exchange(self, job: Job[Any], deadline: float) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, body: bytes, job: Job[Any] | None, deadline: float) -> tuple[int, Mapping[str, str], bytes]:
         import httpx
 
         # A little beyond the deadline, at which whoever waits gives the job up: that ends slow bytes as well as none.
@@ -103,7 +124,7 @@ class TokenRequest:
         def trace(event: str, info: Mapping[str, object]) -> None:
             # A second handle on the socket, so that a deadline can end a handshake or a server that drips bytes:
             # shutting down is safe from another thread, closing would free the number for another socket.
-            if event == "connection.connect_tcp.complete":
+            if job is not None and event == "connection.connect_tcp.complete":
                 stream: Any = info["return_value"]
                 handles.append(stream.get_extra_info("socket").dup())
                 if job.abandoned.is_set():
@@ -114,7 +135,7 @@ class TokenRequest:
         request = httpx.Request(
             "POST",
             self.endpoints.token_url,
-            content=b"grant_type=client_credentials",
+            content=body,
             headers={
                 "Authorization": self._basic(),
                 "Content-Type": "application/x-www-form-urlencoded",
@@ -255,9 +276,9 @@ def _oauth_error(body: bytes) -> tuple[str | None, bool]:
 def _refusal(status: int, error: str | None, *, is_json: bool) -> tuple[str, str, str] | None:
     if status >= _SERVER_ERROR or status == _TOO_MANY:
         return None
-    if error == "invalid_client":
-        return ("WC501", f"Wise refuses client ID and secret ({status} invalid_client)",
-                "was the secret rotated in Developer Hub? is it the secret of this namespace?")  # fmt: skip
+    if error in _NAMED:
+        code, whom, hint = _NAMED[error]
+        return code, f"Wise refuses {whom} ({status} {error})", hint
     if error is not None:
         return "WC503", f"Wise refuses the request ({status} {error})", "is the client set up for client_credentials?"
     if status not in _REFUSALS:

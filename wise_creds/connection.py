@@ -2,120 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
-from wise_creds._engine import Job
-from wise_creds._generation import Generation, build
-from wise_creds._loader import Loader, announce
+from wise_creds._generation import Generation, policy
+from wise_creds._loader import Loader
 from wise_creds._material import utc
-from wise_creds._quiet import process_environ
-from wise_creds.clock import SYSTEM_CLOCK, Clock
-from wise_creds.config import ConfigSource, choose_namespace, namespace_config, read_config
-from wise_creds.credentials import Credentials
-from wise_creds.errors import ConfigError, LoadError, Notice, WiseCredsError, printable
+from wise_creds._token_cache import TokenCache
+from wise_creds._user import NOT_STORED, RefreshToken, UserGrant, UserTokens
+from wise_creds.clock import Clock
+from wise_creds.errors import ConfigError, Notice, TokenError
 from wise_creds.namespace import Namespace
-from wise_creds.shield import Outcome
-from wise_creds.token import Token
+from wise_creds.secret import Secret
+from wise_creds.token import Token, scope_as_expected
 
 if TYPE_CHECKING:
     import httpx
 
     from wise_creds._clients import Auth, Wiring
 
-_OURS = frozenset(("verify", "cert", "transport", "mounts", "auth", "base_url", "proxy", "trust_env"))
-
-
-def open_loader(namespace: str | None, config: ConfigSource, *, clock: Clock, environ: Mapping[str, str]) -> Loader:
-    """
-    Find the configuration and open the namespace's sources; reads no secret.
-
-    Raises:
-        ConfigError: no namespace, or no readable configuration.
-    """
-    chosen = choose_namespace(namespace, environ)
-    return Loader(namespace_config(read_config(config, environ), chosen), clock=clock, environ=environ)
-
-
-def load(namespace: str | None = None, *, config: ConfigSource = None) -> Credentials:
-    """
-    Load and check the credentials of a namespace; no network but the provider's.
-
-    Args:
-        namespace: `"sandbox"` or `"production"`; default: `$WISE_CREDS_NAMESPACE`, else an error.
-        config: a path or a mapping; default: `$WISE_CREDS_CONFIG`, else `./wise-creds.toml`.
-
-    Raises:
-        LoadError: everything that is wrong, from the first key to the material.
-        ConfigError: no namespace, or no readable configuration.
-    """
-    loader = open_loader(namespace, config, clock=SYSTEM_CLOCK, environ=process_environ())
-    try:
-        credentials, notices = loader.load()
-    finally:
-        loader.close()
-    announce(notices)
-    return credentials
-
-
-def connect(
-    namespace: str | None = None, *, config: ConfigSource = None, lazy: bool = False, clock: Clock = SYSTEM_CLOCK
-) -> Connection:
-    """
-    Load, check, and fetch the first token: one call at service startup.
-
-    Args:
-        namespace: as for `load`.
-        config: as for `load`.
-        lazy: skip the first token, and so every call to Wise.
-        clock: time.
-
-    Raises:
-        LoadError, ConfigError: as for `load`.
-        TokenError: there is no first token.
-    """
-    connection = _opened(namespace, config, clock)
-    if not lazy:
-        try:
-            connection.token()
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-async def aconnect(
-    namespace: str | None = None, *, config: ConfigSource = None, lazy: bool = False, clock: Clock = SYSTEM_CLOCK
-) -> Connection:
-    """Do the same as `connect` without blocking the event loop."""
-    job: Job[Connection] = Job(lambda _job: _opened(namespace, config, clock), name="connect")
-    # The load ends by its own deadline, which only the configuration knows.
-    outcome: Outcome[Connection] | None = await job.wait_async(clock, float("inf"))
-    assert outcome is not None  # noqa: S101  there is no end to that wait
-    connection = outcome.unwrap()
-    if not lazy:
-        try:
-            await connection.atoken()
-        except BaseException:
-            await connection.aclose()
-            raise
-    return connection
-
-
-def _opened(namespace: str | None, config: ConfigSource, clock: Clock) -> Connection:
-    loader = open_loader(namespace, config, clock=clock, environ=process_environ())
-    try:
-        credentials, notices = loader.load()
-        generation = build(1, credentials, loader.config, clock=clock, environ=process_environ())
-    except WiseCredsError as problem:
-        loader.close()
-        failed = problem if isinstance(problem, LoadError) else LoadError([problem])
-    else:
-        announce(notices)
-        return Connection(loader, generation, notices, clock=clock)
-    raise failed
+log = logging.getLogger("wise_creds")
 
 
 class Connection:
@@ -130,6 +40,7 @@ class Connection:
         self._generation = generation
         self._clock = clock
         self._checked_at = utc(clock.wall())
+        self._users: WeakSet[UserTokens] = WeakSet()
         self.notices = notices
 
     @property
@@ -158,7 +69,7 @@ class Connection:
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header."""
-        return self._generation.cache.authorization()
+        return self._generation.authorization()
 
     async def atoken(self) -> Token:
         """Do the same as `token` without blocking the event loop."""
@@ -180,21 +91,15 @@ class Connection:
         Raises:
             ConfigError: one of ours was given (WC112).
         """
-        import httpx
+        from wise_creds._clients import client
 
-        from wise_creds._clients import Transport
-
-        transport = Transport(self._wiring(options))
-        return httpx.Client(base_url=self.base_url, transport=transport, trust_env=False, **options)
+        return client(self._wiring(options), options)
 
     def async_client(self, **options: Any) -> httpx.AsyncClient:  # noqa: ANN401  httpx's own arguments
         """Make an `httpx.AsyncClient`; otherwise as `client`."""
-        import httpx
+        from wise_creds._clients import async_client
 
-        from wise_creds._clients import AsyncTransport
-
-        transport = AsyncTransport(self._wiring(options))
-        return httpx.AsyncClient(base_url=self.base_url, transport=transport, trust_env=False, **options)
+        return async_client(self._wiring(options), options)
 
     @property
     def auth(self) -> Auth:
@@ -203,29 +108,72 @@ class Connection:
 
         return Auth(self._wiring({}))
 
-    def _wiring(self, options: dict[str, Any]) -> Wiring:
+    def _wiring(self, options: dict[str, Any], tokens: TokenCache | None = None) -> Wiring:
         from wise_creds._clients import Wiring
 
-        refused = sorted(_OURS & options.keys())
-        if refused:
-            raise ConfigError(f"client() sets {printable(', '.join(refused))} itself", code="WC112",
-                              namespace=self.namespace, hint="leave it out; proxy belongs to wise-creds.toml")  # fmt: skip
-        pool: dict[str, Any] = {name: options.pop(name) for name in ("http2", "limits") if name in options}
+        return Wiring.of(self.current, self._loader.config, options, tokens)
+
+    def user(self, refresh_token: RefreshToken, *, store: Callable[[Secret], object]) -> UserTokens:
+        """
+        Give the tokens and clients of a user who has authorised you (RFC 6749 section 6); asks nobody yet.
+
+        Args:
+            refresh_token: the user's, or the name of a field of the secret, or a callable that gives it.
+            store: gets each new refresh token, and must have kept it when it returns: the access token that came with
+                it is used only then. If it raises, it is offered the same again.
+
+        Raises:
+            ConfigError: the configuration's grant is a personal token (WC112).
+        """
+        return self._user(UserGrant(self.current, refresh_token, store))
+
+    def exchange_code(self, code: Secret | str, *, redirect_uri: str, store: Callable[[Secret], object]) -> UserTokens:
+        """
+        Exchange the code of a user's authorisation (RFC 6749 section 4.1.3) for the user's tokens; the code serves once.
+
+        Args:
+            code: as it came to `redirect_uri`.
+            redirect_uri: the same as in the authorisation.
+            store: as for `user`. If it fails here, that is logged, and it is offered the refresh token again.
+
+        Raises:
+            ConfigError: as for `user`.
+            TokenError: there is no token; WC515 is a code that was used or has expired.
+        """
+        form = {"code": Secret(code, name="code") if isinstance(code, str) else code}
+        users = self._user(UserGrant(self.current, None, store, form | {"redirect_uri": Secret(redirect_uri)}))
+        try:
+            users.token()
+        except TokenError as problem:
+            # Raising would lose the refresh token, and the code is used up.
+            if problem.code != NOT_STORED:
+                raise
+            log.warning("%s", problem)
+        return users
+
+    def _user(self, grant: UserGrant) -> UserTokens:
         config = self._loader.config
-        return Wiring(self.current, config.endpoints, config.options.proxy, pool)
+        if config.options.grant == "personal_token":
+            raise ConfigError("a personal token has no users beside its own", code="WC112", namespace=self.namespace,
+                              location="grant", hint='grant = "client_credentials" with client ID and secret')  # fmt: skip
+        users = UserTokens(grant, policy(config), clock=self._clock, wiring=self._wiring)
+        self._users.add(users)
+        return users
 
     def status(self) -> dict[str, object]:
         """Tell how things stand, for readiness probes and metrics: JSON-safe, dates ISO 8601 UTC, no secret."""
         generation = self._generation
         certificate, cache = generation.credentials.certificate, generation.cache
-        left, problem = cache.longest_left(), cache.error
+        token, problem = cache.longest_lived(), cache.error.code if cache.error else None
+        if token is not None and not scope_as_expected(token, self._loader.config.options.expect_scope):
+            problem = problem or "WC520"
         return {
-            "ready": left is not None,
+            "ready": token is not None,
             "namespace": self.namespace.value,
             "generation": generation.number,
             "version": generation.version,
-            "token_expires_in": None if left is None else int(left),
-            "token_error": problem.code if problem else None,
+            "token_expires_in": None if token is None else int(token.remaining()),
+            "token_error": problem,
             "certificate_not_after": _iso(certificate.not_after) if certificate else None,
             "certificate_sha256": certificate.fingerprint if certificate else None,
             "ca_not_after": _iso(generation.credentials.ca_not_after),
@@ -237,6 +185,8 @@ class Connection:
     def close(self) -> None:
         """Forget the tokens and let the sources go; clients made here raise from now on."""
         self._generation.cache.close()
+        for users in self._users:
+            users.close()
         self._loader.close()
 
     async def aclose(self) -> None:

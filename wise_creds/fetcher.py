@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from types import TracebackType
 from typing import Literal, Self
 
@@ -104,9 +105,10 @@ class TokenFetcher(_Fetcher):
         """Give the thread's (or process's) token, fetched at first use and renewed in the background; see `fetch`."""
         return self._cache.current() or self._cache.obtain()
 
-    def authorization(self) -> str:
-        """Give the value of an `Authorization` header."""
-        return self._cache.authorization()
+    @cached_property
+    def authorization(self) -> Callable[[], str]:
+        """Give, when called, the value of an `Authorization` header (RFC 6750 section 2.1)."""
+        return self._cache.header_source()
 
     def close(self) -> None:
         """Forget all tokens; further calls raise a TokenError (WC513)."""

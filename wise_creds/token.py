@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn, final
+from typing import NoReturn, cast, final
 
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenResponseError
@@ -15,6 +16,12 @@ from wise_creds.secret import MASK, Secret
 
 LONGEST_LIFE = 31_622_400  # 366 days; Wise says 43 200. More is a defect that would switch renewal off
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+
+class _Bearer(str):
+    """A header's value that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
 
 
 @final
@@ -37,7 +44,7 @@ class Token:
     def __init__(
         self, value: Secret, *, scope: str | None, expires_boot: float, expires_wall: float, clock: Clock
     ) -> None:
-        _HEADER.__set__(self, f"Bearer {value.reveal()}")
+        _HEADER.__set__(self, _Bearer(f"Bearer {value.reveal()}"))
         self.scope = scope
         self.token_type = "bearer"  # noqa: S105  the kind, not a token
         self.expires_at = datetime.fromtimestamp(expires_wall, UTC)
@@ -52,6 +59,14 @@ class Token:
         """Give the value of an `Authorization` header, `"Bearer …"` (RFC 6750 section 2.1)."""
         header: str = _HEADER.__get__(self)
         return header
+
+    def bearer(self) -> Callable[[], str]:
+        """
+        Give what gives `authorization`, for as long as this token is held; private to the token cache.
+
+        A weak reference is the cheapest callable of CPython that shows nothing of what it leads to.
+        """
+        return cast("Callable[[], str]", weakref.ref(_HEADER.__get__(self)))
 
     def remaining(self) -> float:
         """Seconds until it ends, 0 when it has; on the boot clock, so that no step of the wall clock moves it."""
@@ -77,18 +92,17 @@ class Token:
 
 
 _HEADER = Token.__dict__["_header"]
-header_of: Callable[[Token], str] = _HEADER.__get__
-"""The same as `Token.authorization`, one call cheaper."""
 del Token._header  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @dataclass(frozen=True, eq=False)
 class TokenAnswer:
-    """What a good answer of the token endpoint says; `expires_in` in seconds."""
+    """What a good answer of the token endpoint says; `expires_in` in seconds, a refresh token with users' grants."""
 
     access_token: Secret
     expires_in: int
     scope: str | None
+    refresh_token: Secret | None = None
 
 
 def read_token_answer(body: bytes) -> TokenAnswer:
@@ -115,7 +129,17 @@ def read_token_answer(body: bytes) -> TokenAnswer:
         raise _unusable(f"expires_in is not an integer from 1 to {LONGEST_LIFE}")
     if not (scope is None or isinstance(scope, str)):
         raise _unusable("scope is not a string")
-    return TokenAnswer(Secret(token, name="access_token"), life, scope)
+    refresh = answer.get("refresh_token")
+    if not (refresh is None or (isinstance(refresh, str) and refresh)):
+        raise _unusable("refresh_token is not a string, or empty")
+    return TokenAnswer(
+        Secret(token, name="access_token"), life, scope, Secret(refresh, name="refresh_token") if refresh else None
+    )
+
+
+def scope_as_expected(token: Token, expected: Iterable[str] | None) -> bool:
+    """Whether a token has exactly the scope that the configuration expects, if it expects one."""
+    return expected is None or set(expected) == set((token.scope or "").split())
 
 
 def _unusable(message: str) -> TokenResponseError:

@@ -103,6 +103,13 @@ class MockWise:
         """Let no token that was given so far be valid any more."""
         self.state.tokens.clear()
 
+    def authorise(self, redirect_uri: str = "") -> str:
+        """Let a user authorise the client: gives a code for `redirect_uri`, or without one a refresh token."""
+        given = secrets.token_urlsafe(24)
+        known = self.state.codes if redirect_uri else self.state.refresh_tokens
+        known[given + redirect_uri] = None
+        return given
+
     def rotate_secret(self, *, overlap: bool = False) -> None:
         """Issue a new client secret and put it into `directory`; the old one is dead unless they overlap."""
         self.state.secrets = [secrets.token_urlsafe(24), *(self.state.secrets if overlap else [])]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast
+from urllib.parse import parse_qsl
 
 HTML = "text/html"
 _NGINX = (
@@ -46,6 +47,8 @@ class State:
     scope: str = "transfers"
     delay: float = 0.0
     tokens: dict[str, float] = field(default_factory=dict, repr=False)
+    refresh_tokens: dict[str, str | None] = field(default_factory=dict, repr=False)
+    codes: dict[str, str | None] = field(default_factory=dict, repr=False)
     requests: list[Recorded] = field(default_factory=list)
     faults: deque[str] = field(default_factory=deque)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -137,10 +140,28 @@ class Handler(BaseHTTPRequestHandler):
         pairs = [base64.b64encode(f"{state.client_id}:{one}".encode()).decode() for one in state.secrets]
         if headers.get("authorization") not in [f"Basic {pair}" for pair in pairs]:
             self._refuse(401, "invalid_client", "Client authentication failed")
-        elif body != b"grant_type=client_credentials":
-            self._refuse(400, "invalid_request", "Missing grant type")
         else:
-            self._json(200, self.token_answer())
+            form = dict(parse_qsl(body.decode()))
+            kind = form.get("grant_type")
+            if kind == "client_credentials":
+                self._json(200, self.token_answer())
+            elif kind == "refresh_token":
+                self._user(form.get("refresh_token", ""), state.refresh_tokens)
+            elif kind == "authorization_code" and form.get("client_id") == state.client_id:
+                self._user(form.get("code", "") + form.get("redirect_uri", ""), state.codes)
+            else:
+                self._refuse(400, "invalid_request", "Missing grant type")
+
+    def _user(self, presented: str, known: dict[str, str | None]) -> None:
+        """Issue tokens of a user for a refresh token or a code, each of which serves once, and end the one before."""
+        state = self.server.state
+        if presented not in known:
+            self._refuse(400, "invalid_grant", presented)
+            return
+        state.tokens.pop(known.pop(presented) or "", None)
+        answer, refresh = self.token_answer(), secrets.token_urlsafe(24)
+        state.refresh_tokens[refresh] = str(answer["access_token"])
+        self._json(200, {**answer, "refresh_token": refresh, "refresh_token_expires_in": 628_639_555})
 
     def token_answer(self) -> dict[str, object]:
         """Issue a token."""

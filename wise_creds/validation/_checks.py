@@ -13,6 +13,7 @@ from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.config import ConfigSource, choose_namespace, namespace_config, read_config, unknown_tables
 from wise_creds.credentials import Credentials, client_id_pin
 from wise_creds.errors import ConfigError, LoadError, WiseCredsError, printable
+from wise_creds.token import scope_as_expected
 from wise_creds.validation._report import Report, Result, from_error, from_notice
 
 Level = Literal["config", "secrets", "live"]
@@ -116,8 +117,7 @@ def _live(loader: Loader, credentials: Credentials, clock: Clock, environ: Mappi
     except WiseCredsError as problem:
         return from_error(problem)
     cache.close()
-    expected = config.options.expect_scope
-    if expected is not None and set(expected) != set((token.scope or "").split()):
+    if not scope_as_expected(token, config.options.expect_scope):
         return Result(code="WC520", status="error", message="the token's scope is not the one expected",
                       namespace=config.namespace.value, source="expect_scope", hint="compare with Developer Hub")  # fmt: skip
     return Result(code="WC500", status="ok", namespace=config.namespace.value,
