@@ -204,6 +204,7 @@ def draw(fleets: dict[str, Counter[int]], path: str) -> None:
         panel.axhline(PER_SECOND, color="tab:red", linewidth=0.8, linestyle="--")
         panel.axvspan(OUTAGE[0] / 3600, OUTAGE[1] / 3600, color="tab:orange", alpha=0.3)
         panel.set_yscale("symlog", linthresh=1)
+        panel.set_ylim(bottom=0)
         panel.set_ylabel("peak requests/s")
         panel.set_title(f"10,000 workers, one token a {name}", fontsize=10)
     panels[-1].set_xlabel("hours (start; shaded: endpoint down for 10 minutes; at 25 h all restart at once)")
