@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -104,11 +105,11 @@ def test_importing_the_package_costs_next_to_nothing() -> None:
 
 
 def test_entry_points_load() -> None:
-    """One console script, one provider so far."""
+    """One console script, and the providers."""
     (script,) = (entry for entry in entry_points(group="console_scripts") if entry.value.startswith("wise_creds"))
     assert (script.name, callable(script.load())) == ("wise-creds", True)
-    (files,) = entry_points(group="wise_creds.providers", name="files")
-    assert files.load().__name__ == "FilesProvider"
+    found = {entry.name: entry.load().__name__ for entry in entry_points(group="wise_creds.providers")}
+    assert (found["aws"], found["files"]) == ("AwsProvider", "FilesProvider")
 
 
 def test_modules_stay_small() -> None:
@@ -164,9 +165,14 @@ def test_the_wheel_holds_code_types_and_entry_points(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entries,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
-    assert {"wise_creds/py.typed", "wise_creds_files/py.typed", "wise_creds/testing/_server.py"} <= names
+    assert {
+        "wise_creds/py.typed",
+        "wise_creds_files/py.typed",
+        "wise_creds_aws/py.typed",
+        "wise_creds/testing/_server.py",
+    } <= names
     assert not {name for name in names if name.startswith(("tests", "providers", "docs"))}
-    assert "[wise_creds.providers]\nfiles = wise_creds_files:FilesProvider" in entries
+    assert "files = wise_creds_files:FilesProvider" in entries.partition("[wise_creds.providers]")[2]
 
 
 def test_every_error_says_what_to_do() -> None:
@@ -181,3 +187,13 @@ def test_every_error_says_what_to_do() -> None:
                 silent += [f"{path.name}:{node.lineno}"] if makes_one and "hint" not in given else []
                 silent += [f"{path.name}:{node.lineno}"] if name == "error" and len(node.args) == 3 else []
     assert silent == []
+
+
+def test_the_terraform_snippet_is_well_formed() -> None:
+    """Parsed and laid out as Terraform has it; `validate` would need its registry."""
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("terraform is not installed")
+    done = subprocess.run([terraform, "fmt", "-check", "-"], input=(ROOT / "docs" / "aws.tf").read_bytes(),
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

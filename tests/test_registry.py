@@ -37,7 +37,11 @@ def test_the_built_in_provider_comes_through_the_strangers_door() -> None:
 
 def test_an_unknown_name_lists_what_there_is() -> None:
     """With the likely one first."""
-    for name, hint in (("file", "did you mean files?"), ("zzz", "installed: files"), ("a\nb", "installed: files")):
+    for name, hint in (
+        ("file", "did you mean files?"),
+        ("zzz", "installed: aws, files"),
+        ("a\nb", "installed: aws, files"),
+    ):
         with pytest.raises(PluginError) as caught:
             find(name)
         assert (caught.value.code, caught.value.hint) == ("WC121", hint)
@@ -87,4 +91,4 @@ def test_a_broken_plug_in_that_nobody_asked_for_disturbs_nobody(plugins: Path) -
     """It is listed, not loaded."""
     _distribution(plugins, "broken", "broken = explodes:P", explodes="raise SystemExit\n")
     assert find("files").__name__ == "FilesProvider"
-    assert sorted(installed()) == ["broken", "files"]
+    assert sorted(installed()) == ["aws", "broken", "files"]

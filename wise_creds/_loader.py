@@ -33,6 +33,8 @@ from wise_creds.shield import Translate, attempt, described, unexpected
 T = TypeVar("T")
 log = logging.getLogger("wise_creds")
 
+_READINGS = 3  # of several sources that should come from one point in time
+
 
 @dataclass(frozen=True, eq=False)
 class _Source:
@@ -80,7 +82,7 @@ class Loader:
 
     def read(self) -> Fields:
         """
-        Read all sources, in parallel, until the deadline.
+        Read all sources, in parallel, until the deadline; again if one has moved on while others were read.
 
         Raises:
             LoadError: the configuration is wrong, or a source failed.
@@ -88,6 +90,33 @@ class Loader:
         if self.errors:
             raise LoadError(self.errors)
         deadline = self._clock.boot() + self.config.options.deadline
+        for _ in range(_READINGS):
+            documents, problems = self._documents(deadline)
+            if problems or len(documents) == 1 or not self._moved(documents, deadline):
+                break
+        else:
+            problems = [ProviderUnavailableError("the sources changed whenever they were read", code="WC314",
+                                                 location=documents[0].location, hint="try again when the rotation is over"
+                                                 )]  # fmt: skip
+        fields, twice = self._joined(documents)
+        if problems or twice:
+            raise LoadError(self._retold([*problems, *twice]))
+        return fields
+
+    def versions(self, deadline: float) -> list[str | None]:
+        """Probe all sources, in parallel; None where that fails or cannot tell."""
+        jobs: list[Job[str | None]] = [
+            Job(partial(_probing, source, deadline), name=f"probe {source.config.provider}", translate=source.translate)
+            for source in self._sources
+        ]
+        outcomes = [job.wait(self._clock, deadline) for job in jobs]
+        return [None if outcome is None else outcome.value for outcome in outcomes]
+
+    def _moved(self, documents: list[SecretDocument], deadline: float) -> bool:
+        found = zip(self.versions(deadline), documents, strict=True)
+        return any(version not in (None, document.version) for version, document in found)
+
+    def _documents(self, deadline: float) -> tuple[list[SecretDocument], list[WiseCredsError]]:
         jobs = [_reading(source, deadline) for source in self._sources]
         documents: list[SecretDocument] = []
         problems: list[WiseCredsError] = []
@@ -100,10 +129,7 @@ class Loader:
                 problems.append(outcome.error)
             else:
                 documents.append(outcome.unwrap())
-        fields, twice = self._joined(documents)
-        if problems or twice:
-            raise LoadError(self._retold([*problems, *twice]))
-        return fields
+        return documents, problems
 
     def check(self, fields: Fields) -> Checked:
         """Judge the fields; nothing is raised for what is wrong with them."""
@@ -184,6 +210,10 @@ def _reading(source: _Source, deadline: float) -> Job[SecretDocument]:
         name=f"load {source.config.provider}",
         translate=source.translate,
     )
+
+
+def _probing(source: _Source, deadline: float, _job: Job[str | None]) -> str | None:
+    return source.provider.probe(deadline=deadline)
 
 
 def _translator(source: SourceConfig) -> Translate:

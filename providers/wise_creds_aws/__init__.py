@@ -1,0 +1,5 @@
+"""The provider `aws`: one secret of AWS Secrets Manager."""
+
+from wise_creds_aws._provider import AwsProvider
+
+__all__ = ["AwsProvider"]
