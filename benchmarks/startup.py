@@ -2,20 +2,15 @@
 Process start to first token, beside a hand-written script that does the same work with the same libraries.
 
 Both read the same wise-creds.toml and the same files, check the same things, load the key through memory and ask the
-same stand-in for a token over mTLS. Runs alternate, so that a busy machine slows both.
+same stand-in for a token over mTLS.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
 import subprocess
 import sys
-import time
 
-ROUNDS = 40
-# Installed packages are byte-compiled; without this, ours, run from its source, might be compiled in each run.
-ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+from _startup import compare
 
 OURS = """
 import sys, wise_creds
@@ -84,17 +79,6 @@ assert "Bearer " + token["access_token"]
 """
 
 
-def _run(code: str, *arguments: str) -> tuple[float, float]:
-    """Milliseconds, and the peak of resident memory in MiB."""
-    began = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], env=ENVIRON)
-    _, status, usage = os.wait4(child.pid, 0)
-    taken = 1000 * (time.perf_counter() - began)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0
-    return taken, usage.ru_maxrss / 1024
-
-
 def main() -> None:
     """Print the medians and their ratios."""
     child = subprocess.Popen(
@@ -102,23 +86,11 @@ def main() -> None:
     )
     assert child.stdout is not None
     config = child.stdout.readline().strip()
-    scripts = {"interpreter alone (floor)": "pass", "by hand": BY_HAND, "wise-creds": OURS}
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
+    scripts = {"by hand": BY_HAND, "wise-creds": OURS}
     try:
-        for code in scripts.values():
-            _run(code, config)  # warms the caches of files and byte code
-        for _ in range(ROUNDS):
-            for name, code in scripts.items():
-                taken[name].append(_run(code, config))
+        compare("process start to first token, files", scripts, config, floor="by hand", rounds=40)
     finally:
         child.communicate("")
-    times, peaks = (
-        {name: statistics.median(pair[which] for pair in values) for name, values in taken.items()} for which in (0, 1)
-    )
-    print(f"process start to first token, and peak memory: medians of {ROUNDS} alternating runs")
-    for name, time_taken in times.items():
-        print(f"  {name:<28} {time_taken:7.1f} ms   {time_taken / times['by hand']:.2f} x by hand   "
-              f"{peaks[name]:6.1f} MiB   {peaks[name] / peaks['by hand']:.2f} x by hand")  # fmt: skip
 
 
 if __name__ == "__main__":
