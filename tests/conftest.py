@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from vault_servers import SAID
 
 pytest_plugins = ["wise_creds.testing.fixtures"]
 
@@ -20,3 +21,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in _CLEARED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+def pytest_report_header() -> str:
+    """Say which Vault the tests talk to."""
+    return SAID

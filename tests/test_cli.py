@@ -88,7 +88,7 @@ def test_providers_and_schema_name_the_installed_plug_ins(
 ) -> None:
     """A broken one is left out with a word on stderr."""
     assert main(["providers"]) == 0
-    assert capsys.readouterr().out.split() == ["aws", "wise-creds", "files", "wise-creds"]
+    assert capsys.readouterr().out.split() == ["aws", "wise-creds", "files", "wise-creds", "vault", "wise-creds"]
     info = tmp_path / "site" / "broken-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")

@@ -49,7 +49,7 @@ class _Elsewhere(Handler):
 def elsewhere(wise: MockWise) -> Iterator[Server]:
     """A foreign server with a certificate that we would trust, so that only the guard stands between."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    from wise_creds._tls import load_pair
+    from wise_creds.tls import load_pair
 
     issued = wise.authority.server()
     load_pair(context, issued.pem, issued.key_pem)

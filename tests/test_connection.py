@@ -103,7 +103,7 @@ def test_everything_wrong_with_a_load_comes_at_once(tmp_path: Path) -> None:
 
 def test_a_pair_that_openssl_refuses_is_a_load_error(mock_wise: MockWise, monkeypatch: pytest.MonkeyPatch) -> None:
     """The material check is not the last word."""
-    monkeypatch.setattr("wise_creds._tls._MEMORY_WAYS", ())
+    monkeypatch.setattr("wise_creds.tls._MEMORY_WAYS", ())
     with pytest.raises(LoadError) as caught:
         wise_creds.connect("sandbox", config=mock_wise.config)
     assert caught.value.code == "WC430"

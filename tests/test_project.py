@@ -25,7 +25,7 @@ FLOORS = """
 errors clock _quiet
 secret
 shield namespace
-token provider documents _engine _pem _tls _expand _problems
+token provider documents _engine _pem tls _expand _problems
 _registry _material _slots _retry
 credentials
 config
@@ -169,6 +169,7 @@ def test_the_wheel_holds_code_types_and_entry_points(tmp_path: Path) -> None:
         "wise_creds/py.typed",
         "wise_creds_files/py.typed",
         "wise_creds_aws/py.typed",
+        "wise_creds_vault/py.typed",
         "wise_creds/testing/_server.py",
     } <= names
     assert not {name for name in names if name.startswith(("tests", "providers", "docs"))}

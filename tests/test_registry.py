@@ -39,8 +39,8 @@ def test_an_unknown_name_lists_what_there_is() -> None:
     """With the likely one first."""
     for name, hint in (
         ("file", "did you mean files?"),
-        ("zzz", "installed: aws, files"),
-        ("a\nb", "installed: aws, files"),
+        ("zzz", "installed: aws, files, vault"),
+        ("a\nb", "installed: aws, files, vault"),
     ):
         with pytest.raises(PluginError) as caught:
             find(name)
@@ -91,4 +91,4 @@ def test_a_broken_plug_in_that_nobody_asked_for_disturbs_nobody(plugins: Path) -
     """It is listed, not loaded."""
     _distribution(plugins, "broken", "broken = explodes:P", explodes="raise SystemExit\n")
     assert find("files").__name__ == "FilesProvider"
-    assert sorted(installed()) == ["aws", "broken", "files"]
+    assert sorted(installed()) == ["aws", "broken", "files", "vault"]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from support import CLIENT_ID, Material, tcp_server
 
-from wise_creds import CredentialsError, _tls
-from wise_creds._tls import client_context, load_pair
+from wise_creds import CredentialsError, tls
 from wise_creds.testing import Authority, MockWise
+from wise_creds.tls import client_context, load_pair
 
 MATERIAL = Material()
 PAIR = (MATERIAL.issued.pem, MATERIAL.issued.key_pem)
@@ -76,13 +76,13 @@ def test_a_pair_loaded_in_any_way_shakes_hands(
     assert ssl.DER_cert_to_PEM_cert(seen[0]).encode() == material.issued.pem
 
 
-@pytest.mark.parametrize("way", [_tls._memory_file, _tls._pipes, _tls._encrypted_file])
+@pytest.mark.parametrize("way", [tls._memory_file, tls._pipes, tls._encrypted_file])
 def test_every_way_leaves_no_descriptor_and_no_file(
     way: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when OpenSSL refuses the pair."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(_tls, "_MEMORY_WAYS", (way,))
+    monkeypatch.setattr(tls, "_MEMORY_WAYS", (way,))
     before = set(os.listdir("/proc/self/fd"))
     load_pair(client_context(CA), *PAIR)
     with pytest.raises(CredentialsError) as caught:
@@ -93,13 +93,13 @@ def test_every_way_leaves_no_descriptor_and_no_file(
 
 def test_a_large_chain_goes_through_pipes() -> None:
     """More than a pipe holds at once: it is fed while OpenSSL reads."""
-    with _tls._pipes(b"c" * 300_000, b"k") as (chain, key, _):
+    with tls._pipes(b"c" * 300_000, b"k") as (chain, key, _):
         assert (len(Path(chain).read_bytes()), Path(key or "").read_bytes()) == (300_000, b"k")
 
 
 def test_the_memory_is_wiped_and_closed() -> None:
     """What stays behind the descriptor is zeros."""
-    with _tls._memory_file(*PAIR) as (path, _, _password):
+    with tls._memory_file(*PAIR) as (path, _, _password):
         kept = os.open(path, os.O_RDONLY)
     content = os.pread(kept, 10_000, 0)
     os.close(kept)

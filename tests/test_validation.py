@@ -164,7 +164,7 @@ def test_the_json_form_is_versioned_and_whole() -> None:
     )
     assert data["results"][0] == {
         "code": "WC121", "status": "error", "message": "no provider is called nope", "asked": True,
-        "namespace": "sandbox", "source": "config: sandbox.provider", "hint": "installed: aws, files",
+        "namespace": "sandbox", "source": "config: sandbox.provider", "hint": "installed: aws, files, vault",
     }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_the_text_ends_with_the_count() -> None:
     ).as_text()
     assert text.splitlines()[-1] == "findings: 2 of 3 checks passed (1 error); 6 not asked for"
     assert "  error      WC121  config: sandbox.provider: no provider is called nope" in text
-    assert "hint: installed: aws, files" in text
+    assert "hint: installed: aws, files, vault" in text
 
 
 def test_a_personal_token_has_no_certificate_to_speak_of(tmp_path: Path) -> None:

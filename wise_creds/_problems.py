@@ -47,7 +47,7 @@ def model_problems(
     """
     problems: list[WiseCredsError] = []
     for finding in invalid.errors(include_url=False, include_input=False):
-        kind, path = finding["type"], finding["loc"]
+        kind, path = finding["type"], _without_tag(finding["loc"], model)
         where = place + "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
         context: dict[str, Any] = finding.get("ctx", {})
         if kind == "extra_forbidden":
@@ -63,9 +63,19 @@ def model_problems(
     return problems
 
 
+def _without_tag(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Drop what pydantic puts behind a field that may be one of several models: the name of the one."""
+    field = model.model_fields.get(str(path[0])) if path else None
+    return path[:1] + path[2:] if field is not None and field.discriminator is not None else path
+
+
 def _wording(kind: str, context: Mapping[str, Any]) -> str:
     if kind == "literal_error":
         return f"must be {context['expected']}"
+    if kind == "union_tag_invalid":
+        return f"{context['discriminator']} must be one of {context['expected_tags']}"
+    if kind == "union_tag_not_found":
+        return f"{context['discriminator']} is missing"
     limits = [f"{word} {context[key]}" for key, word in (("gt", "above"), ("ge", "at least"), ("lt", "below"),
                                                          ("le", "at most")) if key in context]  # fmt: skip
     if limits:

@@ -11,12 +11,12 @@ from hashlib import sha256
 
 from wise_creds._material import Certificate, Findings, judge_pair, read_ca, read_pair, read_pkcs12, utc
 from wise_creds._quiet import Quiet
-from wise_creds._tls import KeyLoading, client_context, load_pair
 from wise_creds.errors import CredentialsError, Notice
 from wise_creds.namespace import Namespace
 from wise_creds.provider import CANONICAL_FIELDS
 from wise_creds.secret import Secret
 from wise_creds.shield import shielded, unexpected
+from wise_creds.tls import KeyLoading, client_context, load_pair
 
 _VISIBLE = re.compile(rb"[\x20-\x7e]+")
 _ALIASES = {

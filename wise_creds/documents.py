@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import os
 import tomllib
 from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
 
 from wise_creds.errors import CredentialsError, printable
 from wise_creds.provider import CANONICAL_FIELDS
@@ -86,3 +90,31 @@ def _at(document: Mapping[str, object], key: str) -> object:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def put_fields(document: dict[str, object], fields: Mapping[str, Secret], renamed: Mapping[str, str] | None) -> None:
+    """Change fields of a document, where `pick_fields` found them or would find them."""
+    for name, value in fields.items():
+        key = (renamed or {}).get(name, name)
+        place = document
+        while key not in place and isinstance(inner := place.get(key.partition(".")[0]), dict):
+            key, place = key.partition(".")[2], inner
+        place[key] = value.reveal()
+
+
+def fingerprint(fields: Mapping[str, Secret]) -> str:
+    """
+    Make a version for a store that has none.
+
+    Nobody can test guesses of the content against it: its key never leaves the process.
+    """
+    mac = hmac.new(_process_key(), digestmod=sha256)
+    for name in sorted(fields):
+        for part in (name.encode(), fields[name].reveal_bytes()):
+            mac.update(len(part).to_bytes(8, "big") + part)
+    return mac.hexdigest()[:16]
+
+
+@cache
+def _process_key() -> bytes:
+    return os.urandom(32)

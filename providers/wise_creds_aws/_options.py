@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from wise_creds import Options as BaseOptions
+from wise_creds.namespace import is_loopback
 from wise_creds.provider import ConfigPath, option_problem
 
 _ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):([0-9]{12}):secret:([A-Za-z0-9/_+=.@-]{1,519})")
@@ -86,7 +86,7 @@ class AwsOptions(BaseOptions):
         parts = urlsplit(url)
         if not parts.hostname or parts.username or parts.query or parts.fragment:
             raise option_problem("not a plain URL", code="WC204", hint="https://host, without user, query or fragment")
-        plain = parts.scheme == "http" and (info.field_name == "proxy" or _loopback(parts.hostname))
+        plain = parts.scheme == "http" and (info.field_name == "proxy" or is_loopback(parts.hostname))
         if parts.scheme != "https" and not plain:
             raise option_problem("needs https; plain http only to loopback", code="WC203", hint="https://…")
         return url
@@ -121,10 +121,3 @@ class AwsOptions(BaseOptions):
     def roles(self) -> list[str]:
         """The roles to assume, in order."""
         return [self.role_arn] if isinstance(self.role_arn, str) else list(self.role_arn or ())
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

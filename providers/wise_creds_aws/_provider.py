@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wise_creds import RotationError, Secret, SecretDocument, SecretNotFoundError
-from wise_creds.documents import read_document
+from wise_creds.documents import put_fields, read_document
 from wise_creds.errors import ConfigError
 from wise_creds_aws._reading import CURRENT, AwsReader
 
@@ -117,13 +117,7 @@ class AwsProvider(AwsReader):
             return {"SecretString": value.reveal()} if text is not None else {"SecretBinary": value.reveal_bytes()}
         document = read_document(str(text).encode(), "JSON", location=self._place())
         kept = json.loads(json.dumps(document))
-        for name, value in fields.items():
-            key = (options.fields or {}).get(name, name)
-            place = document
-            while key not in place and "." in key and isinstance(place.get(key.partition(".")[0]), dict):
-                head, _, key = key.partition(".")
-                place = place[head]  # type: ignore[assignment]  # a dictionary, looked at just above
-            place[key] = value.reveal()
+        put_fields(document, fields, options.fields)
         return {"SecretString": str(text) if document == kept else json.dumps(document, indent=1)}
 
 

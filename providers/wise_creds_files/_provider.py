@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
 from collections.abc import Mapping
-from functools import cache
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -16,7 +13,7 @@ from pydantic import field_validator, model_validator
 from wise_creds import Namespace, Notice, Secret, SecretDocument, WiseCredsError
 from wise_creds import Options as BaseOptions
 from wise_creds.clock import Clock
-from wise_creds.documents import pick_fields, read_document
+from wise_creds.documents import fingerprint, pick_fields, read_document
 from wise_creds.errors import AccessDeniedError, SecretNotFoundError, printable
 from wise_creds.provider import CANONICAL_FIELDS, ConfigPath, option_problem
 from wise_creds_files._reading import Content, denied, read, without_newline
@@ -105,7 +102,7 @@ class FilesProvider:
         document = read_document(content.raw, "TOML" if path.suffix == ".toml" else "JSON", location=where)
         fields, names = pick_fields(document, self._options.fields, location=where)
         notices = self._judge_mode(path, content)
-        return SecretDocument(fields=fields, version=_fingerprint(fields), location=where, notices=tuple(notices),
+        return SecretDocument(fields=fields, version=fingerprint(fields), location=where, notices=tuple(notices),
                               names=names)  # fmt: skip
 
     def _from_directory(self, directory: Path, deadline: float) -> SecretDocument:
@@ -123,7 +120,7 @@ class FilesProvider:
                     raise
             else:
                 break
-        return SecretDocument(fields=fields, version=_fingerprint(fields), location=printable(directory),
+        return SecretDocument(fields=fields, version=fingerprint(fields), location=printable(directory),
                               notices=tuple(notices), names=names)  # fmt: skip
 
     @staticmethod
@@ -168,17 +165,3 @@ class FilesProvider:
         if self._namespace is Namespace.PRODUCTION:
             raise AccessDeniedError(said, code="WC305", location=where, hint=hint)
         return [Notice(code="WC305", message=said, location=where, hint=hint)]
-
-
-@cache
-def _process_key() -> bytes:
-    return os.urandom(32)
-
-
-def _fingerprint(fields: Mapping[str, Secret]) -> str:
-    """Name a content without letting anybody test guesses of it: the key never leaves the process."""
-    mac = hmac.new(_process_key(), digestmod=sha256)
-    for name in sorted(fields):
-        for part in (name.encode(), fields[name].reveal_bytes()):
-            mac.update(len(part).to_bytes(8, "big") + part)
-    return mac.hexdigest()[:16]

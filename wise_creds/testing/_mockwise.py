@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from wise_creds._tls import load_pair
 from wise_creds.testing._pki import Authority, Issued
 from wise_creds.testing._server import FAULTS, Recorded, Server, State
+from wise_creds.tls import load_pair
 
 
 class MockWise:

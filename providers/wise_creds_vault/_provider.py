@@ -1,0 +1,124 @@
+"""The provider: reading, and staging at a path beside the secret."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from wise_creds import RotationError, Secret, SecretDocument
+from wise_creds.documents import put_fields
+from wise_creds.errors import SecretNotFoundError
+from wise_creds_vault._errors import missing
+from wise_creds_vault._reading import VaultReader, numbered
+from wise_creds_vault._wire import Wire, place
+
+T = TypeVar("T")
+Content = dict[str, Any]
+
+
+class VaultProvider(VaultReader):
+    """
+    One secret of Vault or OpenBao.
+
+    A write to KV is current at once, so a rotation stages at a path of its own and promotes by a write that Vault
+    accepts only if the current version is still the expected one (`cas`).
+    """
+
+    def stage(self, fields: Mapping[str, Secret], *, deadline: float) -> str:
+        """Write the pending path: what is there, else the current version, with these fields changed."""
+        return self._staging(deadline, lambda wire: self._stage(wire, fields))
+
+    def fetch_staged(self, *, deadline: float) -> SecretDocument | None:
+        """Read the pending path."""
+
+        def read(wire: Wire) -> SecretDocument | None:
+            try:
+                return self._document(wire, self._options.pending, None)
+            except SecretNotFoundError:
+                return None
+
+        return self._staging(deadline, read)
+
+    def promote(self, expected: str, *, deadline: float) -> None:
+        """Write the staged content as the version after the expected one, then remove the pending path."""
+        self._staging(deadline, lambda wire: self._promote(wire, numbered(expected) or 0))
+
+    def rollback(self, expected: str, *, deadline: float) -> None:
+        """Write the content of the version before the expected one as the version after it."""
+        self._staging(deadline, lambda wire: self._rollback(wire, numbered(expected) or 0))
+
+    def discard(self, *, deadline: float) -> None:
+        """Remove the pending path, its history included."""
+        self._staging(deadline, self._remove)
+
+    def _staging(self, deadline: float, call: Callable[[Wire], T]) -> T:
+        if self._options.kv_version == 1 or self._options.version is not None:
+            raise RotationError("KV version 1, or a pinned version, cannot be rotated", code="WC705",
+                                location=place(self._options), hint="use kv_version = 2 without version")  # fmt: skip
+        return self._with(deadline, call)
+
+    def _stage(self, wire: Wire, fields: Mapping[str, Secret]) -> str:
+        content, _ = self._version(wire, self._options.path, None)
+        pending, number = None, 0
+        try:
+            pending, about = self._version(wire, self._options.pending, None)
+            content, number = copy.deepcopy(pending), about["version"]
+        except SecretNotFoundError as problem:
+            if problem.code != "WC301":
+                self._remove(wire)  # deleted by hand, and Vault would go on counting
+        put_fields(content, fields, self._options.fields)
+        if content != pending:
+            number = self._write(wire, self._options.pending, content, number)
+        return str(number)
+
+    def _promote(self, wire: Wire, expected: int) -> None:
+        current, about = self._version(wire, self._options.path, None)
+        done = about["version"] == expected + 1
+        try:
+            pending, _ = self._version(wire, self._options.pending, None)
+        except SecretNotFoundError:
+            if done:
+                return
+            raise RotationError(
+                "nothing is staged", code="WC701", location=wire.place, hint="rotate stage first"
+            ) from None
+        if about["version"] == expected:
+            self._write(wire, self._options.path, pending, expected)
+        elif not done or current != pending:
+            raise missing("moved", place=wire.place, login="")
+        self._remove(wire)
+
+    def _rollback(self, wire: Wire, expected: int) -> None:
+        current, about = self._version(wire, self._options.path, None)
+        try:
+            previous = self._version(wire, self._options.path, expected - 1)[0] if expected > 1 else None
+        except SecretNotFoundError:
+            previous = None
+        if about["version"] == expected + 1 and current == previous:
+            return
+        if about["version"] != expected:
+            raise missing("moved", place=wire.place, login="")
+        if previous is None:
+            raise RotationError("there is no previous version", code="WC703", location=wire.place,
+                                hint="stage and promote the old values instead")  # fmt: skip
+        self._write(wire, self._options.path, previous, expected)
+
+    def _write(self, wire: Wire, path: str, content: Content, number: int) -> int:
+        """Write the version after this one, if it is still the last."""
+        from hvac.api.secrets_engines import KvV2
+
+        try:
+            KvV2(wire).create_or_update_secret(path, content, cas=number, mount_point=self._options.mount)
+        except RotationError:
+            # Lost to somebody else; or won by an attempt whose answer was lost, and that was sent again.
+            found, about = self._version(wire, path, None)
+            if about["version"] != number + 1 or found != content:
+                raise
+        return number + 1
+
+    def _remove(self, wire: Wire) -> None:
+        from hvac.api.secrets_engines import KvV2
+
+        # With its metadata: a soft delete would leave the values readable.
+        KvV2(wire).delete_metadata_and_all_versions(self._options.pending, mount_point=self._options.mount)
