@@ -17,8 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wise_creds._retry import _BASE, _CAP, ATTEMPTS
-from wise_creds._token_cache import _BACK_OFF, _EARLIEST
+from wise_creds._retry import _BASE, _CAP, _REST, ATTEMPTS
+from wise_creds._token_cache import _EARLIEST
 
 LIFE, REFRESH_AT, DEADLINE = 43_199.0, 0.8, 10.0
 PER_SECOND, PER_MINUTE, RETRY_AFTER = 100, 1000, 5.0
@@ -148,7 +148,7 @@ class Fleet:
     def back_off(self, worker: Worker, now: float) -> None:
         """Rest after a failure."""
         if now >= worker.rest_until:
-            pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**worker.failures)
+            pause = min(_REST[1], _REST[0] * 2**worker.failures)
             worker.failures += 1
             worker.rest_until = now + self.uniform(pause / 2, pause)
 

@@ -462,12 +462,12 @@ def test_a_new_generation_takes_over_and_the_old_one_ends_its_answers(mock_wise:
         transport: Any = http._transport
         with http.stream("GET", "/v2/profiles") as answer:
             old = transport._pools._held
-            wise._generation = replace(wise.current(), number=2)
+            wise._rotator.generation = replace(wise.current(), number=2)
             assert http.get("/v2/profiles").status_code == 200
             assert (old.retired, old.in_flight) == (True, 1)
             answer.read()
         assert (old.in_flight, old.pool._pool.connections) == (0, [])
-        wise._generation = replace(wise.current(), number=3)
+        wise._rotator.generation = replace(wise.current(), number=3)
         idle = transport._pools._held
         http.get("/v2/profiles")
         assert idle.pool._pool.connections == []
@@ -477,10 +477,10 @@ def test_a_new_generation_takes_over_and_the_old_one_ends_its_answers(mock_wise:
             transport: Any = http._transport
             async with http.stream("GET", "/v2/profiles") as answer:
                 old = transport._pools._held
-                wise._generation = replace(wise.current(), number=2)
+                wise._rotator.generation = replace(wise.current(), number=2)
                 await http.get("/v2/profiles")
                 await answer.aread()
-            wise._generation = replace(wise.current(), number=3)
+            wise._rotator.generation = replace(wise.current(), number=3)
             idle = transport._pools._held
             await http.get("/v2/profiles")
             return [old.pool._pool.connections, idle.pool._pool.connections]

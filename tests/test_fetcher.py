@@ -29,7 +29,7 @@ from wise_creds import (
     TokenResponseError,
     TokenUnavailableError,
 )
-from wise_creds._token_cache import _after_fork
+from wise_creds._fork import _after_fork
 from wise_creds.testing import FakeClock, MockWise
 
 

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from wise_creds._slots import Policy
+from wise_creds._slots import Policy, Watcher
 from wise_creds._token_cache import TokenCache
 from wise_creds._token_request import TokenRequest
 from wise_creds.clock import Clock
@@ -37,7 +37,13 @@ class Generation:
 
 
 def build(
-    number: int, credentials: Credentials, config: NamespaceConfig, *, clock: Clock, environ: Mapping[str, str]
+    number: int,
+    credentials: Credentials,
+    config: NamespaceConfig,
+    *,
+    clock: Clock,
+    environ: Mapping[str, str],
+    watcher: Watcher | None = None,
 ) -> Generation:
     """
     Make a generation; asks nobody for anything.
@@ -48,7 +54,7 @@ def build(
     options = config.options
     context = credentials.ssl_context()
     ask = TokenRequest(credentials, config.endpoints, context, clock, environ, options.basic_auth, options.proxy)
-    cache = TokenCache(ask, clock=clock, policy=policy(config))
+    cache = TokenCache(ask, clock=clock, policy=policy(config), watcher=watcher)
     return Generation(number, credentials.version, credentials, context, ask, cache, cache.header_source())
 
 

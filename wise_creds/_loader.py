@@ -33,6 +33,7 @@ from wise_creds.shield import Translate, attempt, described, unexpected
 T = TypeVar("T")
 log = logging.getLogger("wise_creds")
 
+_WATCH = 60.0  # seconds between two probes of a source that does not say
 _READINGS = 3  # of several sources that should come from one point in time
 
 
@@ -103,17 +104,35 @@ class Loader:
             raise LoadError(self._retold([*problems, *twice]))
         return fields
 
-    def versions(self, deadline: float) -> list[str | None]:
-        """Probe all sources, in parallel; None where that fails or cannot tell."""
+    def interval(self) -> float:
+        """Give the seconds between two probes: what the configuration says, else what the quickest source is good for."""
+        chosen = self.config.options.watch
+        if chosen is not None:
+            return chosen
+        return min((getattr(source.provider, "watch", _WATCH) for source in self._sources), default=_WATCH)
+
+    def probe(self, deadline: float | None = None) -> tuple[list[str | None], WiseCredsError | None]:
+        """Probe all sources, in parallel: versions, None where only a read can tell, and the first failure."""
+        if deadline is None:
+            deadline = self._clock.boot() + self.config.options.deadline
         jobs: list[Job[str | None]] = [
             Job(partial(_probing, source, deadline), name=f"probe {source.config.provider}", translate=source.translate)
             for source in self._sources
         ]
-        outcomes = [job.wait(self._clock, deadline) for job in jobs]
-        return [None if outcome is None else outcome.value for outcome in outcomes]
+        versions: list[str | None] = []
+        problems: list[WiseCredsError] = []
+        for source, job in zip(self._sources, jobs, strict=True):
+            outcome = job.wait(self._clock, deadline)
+            if outcome is None:
+                job.abandon()
+                problems.append(self._too_late(source))
+            elif isinstance(outcome.error, WiseCredsError):
+                problems.append(outcome.error)
+            versions.append(None if outcome is None else outcome.value)
+        return versions, next(iter(self._retold(problems)), None)
 
     def _moved(self, documents: list[SecretDocument], deadline: float) -> bool:
-        found = zip(self.versions(deadline), documents, strict=True)
+        found = zip(self.probe(deadline)[0], documents, strict=True)
         return any(version not in (None, document.version) for version, document in found)
 
     def _documents(self, deadline: float) -> tuple[list[SecretDocument], list[WiseCredsError]]:

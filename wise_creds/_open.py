@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wise_creds._engine import Job
-from wise_creds._generation import build
 from wise_creds._loader import Loader, announce
 from wise_creds._quiet import process_environ
+from wise_creds._rotator import Rotator
 from wise_creds.clock import SYSTEM_CLOCK, Clock
 from wise_creds.config import ConfigSource, choose_namespace, namespace_config, read_config
 from wise_creds.connection import Connection
@@ -96,11 +96,11 @@ def _opened(namespace: str | None, config: ConfigSource, clock: Clock) -> Connec
     loader = open_loader(namespace, config, clock=clock, environ=process_environ())
     try:
         credentials, notices = loader.load()
-        generation = build(1, credentials, loader.config, clock=clock, environ=process_environ())
+        rotator = Rotator(loader, credentials, clock=clock, environ=process_environ())
     except WiseCredsError as problem:
         loader.close()
         failed = problem if isinstance(problem, LoadError) else LoadError([problem])
     else:
         announce(notices)
-        return Connection(loader, generation, notices, clock=clock)
+        return Connection(rotator, notices)
     raise failed

@@ -13,46 +13,94 @@ Pool = TypeVar("Pool")
 
 
 class Pinned(Generic[Pool]):
-    """A pool of one generation and the number of responses under way on it."""
+    """A pool of one generation, the event loop that it lives in, and the number of responses under way on it."""
 
-    def __init__(self, pool: Pool, owner: tuple[object, ...]) -> None:
+    def __init__(self, pool: Pool, generation: Generation, loop: object) -> None:
         self.pool = pool
-        self.owner = owner
+        self.generation = generation
+        self.loop = loop
         self.in_flight = 0
         self.retired = False
 
 
 class Pools(Generic[Pool]):
-    """The pool in use, and older ones until their last response is read."""
+    """
+    The pool in use, and older ones until their last response is read.
 
-    def __init__(self, make: Callable[[Generation], Pool]) -> None:
+    Args:
+        make: makes a pool.
+        current: gives the generation in use now.
+        shut: closes a pool, from any thread.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Generation], Pool],
+        current: Callable[[], Generation],
+        shut: Callable[[Pinned[Pool]], None],
+    ) -> None:
         self._make = make
+        self._current = current
+        self._shut = shut
+        self._start()
+
+    def _start(self) -> None:
         self._lock = threading.Lock()
         self._held: Pinned[Pool] | None = None
+        self._leaving: set[Pinned[Pool]] = set()
         self._pid = os.getpid()
 
-    def pin(self, generation: Generation, loop: object = None) -> tuple[Pinned[Pool], Pool | None]:
-        """Give the pool for a request, and an older one that may be closed now."""
+    def pin(self, generation: Generation, loop: object = None) -> Pinned[Pool]:
+        """Give the pool for a request."""
         if os.getpid() != self._pid:  # the parent's connections are not ours to use or to close
-            self._lock, self._held, self._pid = threading.Lock(), None, os.getpid()
-        owner = (generation, loop)
+            self._start()
         with self._lock:
-            idle = None
             held = self._held
-            if held is not None and held.owner != owner:
-                held.retired = True
-                idle = held.pool if held.in_flight == 0 and held.owner[1] is loop else None
-                held = None
-            if held is None:
-                held = self._held = Pinned(self._make(generation), owner)
+            if held is None or held.generation is not generation or held.loop is not loop:
+                held = Pinned(self._make(generation), generation, loop)
+                if generation is self._current():
+                    self._retire()
+                    self._held = held
+                else:  # there was a swap on the way here: this pool is for one request
+                    held.retired = True
+                    self._leaving.add(held)
             held.in_flight += 1
-            return held, idle
+            return held
 
     def release(self, pinned: Pinned[Pool]) -> Pool | None:
         """Note that a response is done; give the pool if it may be closed now."""
         with self._lock:
             pinned.in_flight -= 1
-            return pinned.pool if pinned.retired and pinned.in_flight == 0 else None
+            if not pinned.retired or pinned.in_flight or pinned not in self._leaving:
+                return None
+            self._leaving.discard(pinned)
+            return pinned.pool
+
+    def retire(self) -> int:
+        """Take the pool of an older generation out of use, close it if it is idle, and count those still at work."""
+        with self._lock:
+            if os.getpid() != self._pid:
+                return 0
+            if self._held is not None and self._held.generation is not self._current():
+                self._retire()
+            return len(self._leaving)
+
+    def end(self) -> None:
+        """Close older pools whatever is under way on them."""
+        with self._lock:
+            leaving, self._leaving = self._leaving, set()
+        for pinned in leaving:
+            self._shut(pinned)
+
+    def _retire(self) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        held.retired = True
+        if held.in_flight:
+            self._leaving.add(held)
+        else:
+            self._shut(held)
 
     def take(self) -> Pool | None:
         """Give the pool in use to whoever closes the client."""

@@ -12,6 +12,7 @@ from wise_creds.shield import Outcome, attempt, described
 from wise_creds.token import Token
 
 _BASE, _CAP, ATTEMPTS = 0.2, 5.0, 4
+_REST = (30.0, 300.0)
 
 Ask = Callable[[Job[Any], float], Token]
 """One token request until a point on the boot clock; runs within the shield."""
@@ -50,6 +51,24 @@ def persistently(
         pause = (error.retry_after or 0.0) + uniform(0, min(_CAP, _BASE * 2**number))
         if clock.boot() + pause >= deadline or clock.wait(job.abandoned, pause):
             return outcome
+
+
+class BackOff:
+    """How long the background rests after a failure: 30 s to 5 min, longer each time, jittered."""
+
+    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+        self._uniform = uniform
+        self._failures = 0
+
+    def pause(self) -> float:
+        """Count a failure and give the seconds to rest."""
+        pause = min(_REST[1], _REST[0] * 2**self._failures)
+        self._failures += 1
+        return self._uniform(pause / 2, pause)
+
+    def end(self) -> None:
+        """Take note of a success."""
+        self._failures = 0
 
 
 def unforeseen(caught: BaseException) -> TokenError:

@@ -6,12 +6,14 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Literal
 
 from wise_creds._engine import Job
 from wise_creds.token import Token
+
+WALL_LOOK = 1.0  # seconds of boot time between two looks at the wall clock
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,30 @@ class Snapshot:
     renew_at: float
     expires_at: float
     expires_wall: float
+
+
+def taken(token: Token, now: float, share: float) -> Snapshot:
+    """Take down a token at a point of boot time, to be renewed after a share of the life that is left."""
+    left = token.remaining()
+    # `remaining` began before the request, so what the request took is off the life already.
+    renew_at = now + left * share
+    look_at, ends = min(renew_at, now + WALL_LOOK), token.expires_at.timestamp()
+    return Snapshot(look_at, token.bearer(), token, renew_at, now + left, ends)
+
+
+def due(snapshot: Snapshot, now: float) -> Snapshot:
+    """Give the same token, to be used at once and renewed in the background."""
+    return replace(snapshot, look_at=now, renew_at=now)
+
+
+class Watcher:
+    """Whoever is told how the tokens of a cache fare; this one does not care."""
+
+    def pulse(self) -> None:
+        """Take note that tokens are in use; called about once a second and thread."""
+
+    def refused(self, problem: BaseException) -> None:
+        """Take note that a renewal in the background has failed."""
 
 
 class Slot:
@@ -69,23 +95,25 @@ class Slots:
 
     Attributes:
         mine: holds the caller's `slot`, once it has one; the same object for good, so that a closure may keep it.
+        shared: a token that serves whoever has none yet.
     """
 
     def __init__(self, scope: Literal["thread", "process"]) -> None:
-        self._shared = scope == "process"
+        self._one = scope == "process"
         self._all: list[Slot] = []
-        self.mine: threading.local | SimpleNamespace = SimpleNamespace() if self._shared else threading.local()
+        self.mine: threading.local | SimpleNamespace = SimpleNamespace() if self._one else threading.local()
         self.reset()
 
     def reset(self) -> None:
         """Empty all slots and start anew, locks included."""
         for slot in self._all:
             slot.snapshot = None
+        self.shared: Token | None = None
         self._free: deque[Slot] = deque()
         self._all = []
         self._lock = threading.Lock()
         vars(self.mine).clear()
-        if self._shared:
+        if self._one:
             self.take()
 
     def take(self) -> Slot:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import random
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from wise_creds._engine import Job
-from wise_creds._retry import ATTEMPTS, Ask, persistently, unforeseen
-from wise_creds._slots import Policy, Slot, Slots, Snapshot
+from wise_creds._fork import reset_in_child
+from wise_creds._retry import ATTEMPTS, Ask, BackOff, persistently, unforeseen
+from wise_creds._slots import WALL_LOOK, Policy, Slot, Slots, Snapshot, Watcher, due, taken
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenError, TokenUnavailableError
 from wise_creds.shield import Outcome
@@ -28,9 +27,7 @@ from wise_creds.token import Token
 
 log = logging.getLogger("wise_creds")
 
-_WALL_LOOK = 1.0  # seconds of boot time between two looks at the wall clock
 _EARLIEST = 0.94  # the renewal point is refresh_at times uniform(0.94, 1): workers started together spread out
-_BACK_OFF = (30.0, 300.0)  # seconds after a failed renewal, doubled each time
 _AFTER_401 = 10.0  # seconds between two renewals because of refusals
 
 
@@ -43,11 +40,14 @@ class TokenCache:
         clock: time.
         policy: scope, renewal point and deadline.
         uniform: randomness, `random.uniform`.
+        watcher: is told of use, about once a second and thread, and of refusals that a renewal meets.
     """
 
     def __init__(
-        self, ask: Ask, *, clock: Clock, policy: Policy, uniform: Callable[[float, float], float] = random.uniform
-    ) -> None:
+        self, ask: Ask, *, clock: Clock, policy: Policy, watcher: Watcher | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:  # fmt: skip
+        self._watcher = watcher or Watcher()
         self._ask = ask
         self._clock = clock
         self._policy = policy
@@ -57,13 +57,13 @@ class TokenCache:
         self.error: TokenError | None = None
         self.closed = False
         self.reset()
-        _caches.add(self)
+        reset_in_child(self)
 
     def reset(self) -> None:
         """Start clean: no token, no lock, nothing under way; also called in the child of a fork."""
         self._slots.reset()
         self._renewal: Job[None] | None = None
-        self._failures = 0
+        self._rest = BackOff(self._uniform)
         self._renew_not_before = 0.0
         self._refused_at = -math.inf
         self._replaced: Slot | None = None
@@ -101,13 +101,14 @@ class TokenCache:
         return self._second_look(slot)
 
     def _second_look(self, slot: Slot) -> Token | None:
+        self._watcher.pulse()
         snapshot, now, wall = slot.snapshot, self._clock.boot(), self._clock.wall()
         if snapshot is None or now >= snapshot.expires_at or wall >= snapshot.expires_wall:
             return None
         if now >= snapshot.renew_at:
             self._renew_soon(now)
         else:
-            slot.snapshot = replace(snapshot, look_at=min(snapshot.renew_at, now + _WALL_LOOK))
+            slot.snapshot = replace(snapshot, look_at=min(snapshot.renew_at, now + WALL_LOOK))
         return snapshot.token
 
     def obtain(self) -> Token:
@@ -146,7 +147,7 @@ class TokenCache:
 
     def invalidate(self, token: Token) -> bool:
         """Drop a token wherever it is still the current one; whether it was."""
-        holders = [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
+        holders = self._holders(token)
         for slot in holders:
             slot.snapshot = slot.job = None
         return bool(holders)
@@ -159,7 +160,7 @@ class TokenCache:
         """
         now = self._clock.boot()
         with self._lock:
-            holders = [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
+            holders = self._holders(token)
             if not holders:
                 return True
             if now - self._refused_at >= _AFTER_401:
@@ -176,6 +177,16 @@ class TokenCache:
                 slot.snapshot, slot.job = fresh, job
             return True
 
+    def _holders(self, token: Token) -> list[Slot]:
+        """Find who holds a token that is not good any more; nobody starts on it from now on."""
+        if self._slots.shared is token:
+            self._slots.shared = None
+        return [slot for slot, snapshot in self._slots.everyone() if snapshot.token is token]
+
+    def share(self, token: Token) -> None:
+        """Let every thread without a token start on this one, which is due at once: nobody waits."""
+        self._slots.shared = token
+
     def longest_lived(self) -> Token | None:
         """Give the valid token that ends last; None without one."""
         tokens = [snapshot.token for _, snapshot in self._slots.everyone() if snapshot.token.remaining() > 0]
@@ -191,6 +202,10 @@ class TokenCache:
             token = self._second_look(slot)
             if token is not None:
                 return token, None
+            shared = self._slots.shared
+            if slot.snapshot is None and shared is not None and shared.remaining() > 0:
+                slot.snapshot = due(self._snapshot(shared), self._clock.boot())
+                return shared, None
             job = slot.job
             if job is not None and job.done and slot.snapshot is None:
                 # After a 401 the job may be another slot's, whose token serves here as well.
@@ -222,7 +237,7 @@ class TokenCache:
                 log.warning("%s; a token of another thread serves meanwhile", fetched.error)
                 # Due from the start: further calls do not wait, and the background gets this thread its own.
                 now = self._clock.boot()
-                slot.snapshot = replace(lent, look_at=now, renew_at=now)
+                slot.snapshot = due(lent, now)
                 self._back_off(now)
                 return Outcome(value=token)
         return fetched
@@ -246,17 +261,14 @@ class TokenCache:
             slot.snapshot = self._snapshot(outcome.unwrap())
             if self.closed:  # meanwhile; whoever closed it has emptied all slots, or will after this
                 slot.snapshot = None
-            self.error, self._failures = None, 0
+            self.error = None
+            self._rest.end()
         elif not job.abandoned.is_set():  # whoever gave it up has said so already
             self.error = outcome.error if isinstance(outcome.error, TokenError) else None
         return outcome.unwrap()
 
     def _snapshot(self, token: Token) -> Snapshot:
-        now, left = self._clock.boot(), token.remaining()
-        # `remaining` began before the request, so what the request took is off the life already.
-        renew_at = now + left * self._policy.refresh_at * self._uniform(_EARLIEST, 1.0)
-        look_at, ends = min(renew_at, now + _WALL_LOOK), token.expires_at.timestamp()
-        return Snapshot(look_at, token.bearer(), token, renew_at, now + left, ends)
+        return taken(token, self._clock.boot(), self._policy.refresh_at * self._uniform(_EARLIEST, 1.0))
 
     def _renew_soon(self, now: float) -> None:
         """Have the background thread renew what is due, unless it is at work or backing off."""
@@ -277,22 +289,10 @@ class TokenCache:
                 self.error = outcome.error if isinstance(outcome.error, TokenError) else None
                 self._back_off(self._clock.boot())
                 log.warning("renewal failed, the present token serves on: %s", outcome.error)
+                self._watcher.refused(outcome.error)
                 break
 
     def _back_off(self, now: float) -> None:
         """Let the background rest, longer after each failure; shared by all tokens, whatever the scope."""
         if now >= self._renew_not_before:
-            pause = min(_BACK_OFF[1], _BACK_OFF[0] * 2**self._failures)
-            self._failures += 1
-            self._renew_not_before = now + self._uniform(pause / 2, pause)
-
-
-_caches: weakref.WeakSet[TokenCache] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for cache in list(_caches):
-        cache.reset()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+            self._renew_not_before = now + self._rest.pause()

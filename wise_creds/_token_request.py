@@ -33,7 +33,7 @@ _OAUTH_ERRORS = frozenset(  # RFC 6749 section 5.2; anything else is a server's 
      "invalid_scope")
 )  # fmt: skip
 # TLS alerts by which a server refuses a client certificate (RFC 8446 section 6.2), as OpenSSL names them.
-_ABOUT_US = frozenset(
+ABOUT_US = frozenset(
     ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "CERTIFICATE_EXPIRED", "CERTIFICATE_REVOKED", "BAD_CERTIFICATE",
      "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "HANDSHAKE_FAILURE", "ACCESS_DENIED", "NO_CERTIFICATE")
 )  # fmt: skip
@@ -170,7 +170,7 @@ class TokenRequest:
         import httpx
 
         reason = ssl_reason(caught)
-        if reason.partition("_ALERT_")[2] in _ABOUT_US:
+        if reason.partition("_ALERT_")[2] in ABOUT_US:
             return TokenRejectedError(f"the server refuses the client certificate ({reason})", code="WC502",
                                       hint=_CERTIFICATE_HINT)  # fmt: skip
         if reason == "CERTIFICATE_VERIFY_FAILED":

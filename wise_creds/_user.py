@@ -25,7 +25,7 @@ from wise_creds.token import Token
 if TYPE_CHECKING:
     import httpx
 
-    from wise_creds._clients import Wiring
+    from wise_creds._wiring import Wiring
 
 NOT_STORED = "WC517"
 _LATE = 30.0  # seconds after a waiter's deadline until which a server may be silent
@@ -180,6 +180,10 @@ class UserTokens:
         from wise_creds._clients import async_client
 
         return async_client(self._wiring(options, self._cache), options)
+
+    def discard(self) -> None:
+        """Forget the access token; the next one is asked for when it is needed."""
+        self._cache.reset()
 
     def close(self) -> None:
         """Forget the tokens; a refresh token that could not be stored is lost with them."""

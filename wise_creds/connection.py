@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from wise_creds._generation import Generation, policy
-from wise_creds._loader import Loader
+from wise_creds._listeners import Callback
 from wise_creds._material import utc
+from wise_creds._rotator import Rotator
 from wise_creds._token_cache import TokenCache
 from wise_creds._user import NOT_STORED, RefreshToken, UserGrant, UserTokens
-from wise_creds.clock import Clock
 from wise_creds.errors import ConfigError, Notice, TokenError
 from wise_creds.namespace import Namespace
 from wise_creds.secret import Secret
@@ -23,7 +24,7 @@ from wise_creds.token import Token, scope_as_expected
 if TYPE_CHECKING:
     import httpx
 
-    from wise_creds._clients import Auth, Wiring
+    from wise_creds._wiring import Auth, Wiring
 
 log = logging.getLogger("wise_creds")
 
@@ -35,27 +36,25 @@ class Connection:
     Safe to share between threads and event loops, and across `fork`.
     """
 
-    def __init__(self, loader: Loader, generation: Generation, notices: tuple[Notice, ...], *, clock: Clock) -> None:
-        self._loader = loader
-        self._generation = generation
-        self._clock = clock
-        self._checked_at = utc(clock.wall())
+    def __init__(self, rotator: Rotator, notices: tuple[Notice, ...]) -> None:
+        self._rotator = rotator
+        self._config = rotator.loader.config
         self._users: WeakSet[UserTokens] = WeakSet()
         self.notices = notices
 
     @property
     def namespace(self) -> Namespace:
         """Sandbox or production."""
-        return self._loader.config.namespace
+        return self._config.namespace
 
     @property
     def base_url(self) -> str:
         """Where API requests go."""
-        return self._loader.config.endpoints.base_url
+        return self._config.endpoints.base_url
 
     def current(self) -> Generation:
         """Give the present generation: credentials, SSL context and tokens of one version."""
-        return self._generation
+        return self._rotator.generation
 
     def token(self) -> Token:
         """
@@ -64,17 +63,22 @@ class Connection:
         Raises:
             TokenError: there is none, and none could be had before the deadline.
         """
-        cache = self._generation.cache
-        return cache.current() or cache.obtain()
+        return self._rotator.ready()[2]
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header."""
-        return self._generation.authorization()
+        generation = self._rotator.generation
+        try:
+            return generation.authorization()
+        except TokenError as problem:
+            refused = problem
+        if not self._rotator.moved_on(generation, refused):
+            raise refused
+        return self._rotator.generation.authorization()
 
     async def atoken(self) -> Token:
         """Do the same as `token` without blocking the event loop."""
-        cache = self._generation.cache
-        return cache.current() or await cache.obtain_async()
+        return (await self._rotator.aready())[2]
 
     async def aauthorization(self) -> str:
         """Give the value of an `Authorization` header."""
@@ -104,14 +108,14 @@ class Connection:
     @property
     def auth(self) -> Auth:
         """The bearer for a client of your own; there it is visible on your requests: prefer `client`."""
-        from wise_creds._clients import Auth
+        from wise_creds._wiring import Auth
 
         return Auth(self._wiring({}))
 
     def _wiring(self, options: dict[str, Any], tokens: TokenCache | None = None) -> Wiring:
-        from wise_creds._clients import Wiring
+        from wise_creds._wiring import Wiring
 
-        return Wiring.of(self.current, self._loader.config, options, tokens)
+        return Wiring.of(self._rotator, self._config, options, tokens)
 
     def user(self, refresh_token: RefreshToken, *, store: Callable[[Secret], object]) -> UserTokens:
         """
@@ -152,49 +156,100 @@ class Connection:
         return users
 
     def _user(self, grant: UserGrant) -> UserTokens:
-        config = self._loader.config
+        config = self._config
         if config.options.grant == "personal_token":
             raise ConfigError("a personal token has no users beside its own", code="WC112", namespace=self.namespace,
                               location="grant", hint='grant = "client_credentials" with client ID and secret')  # fmt: skip
-        users = UserTokens(grant, policy(config), clock=self._clock, wiring=self._wiring)
+        users = UserTokens(grant, policy(config), clock=self._rotator.clock, wiring=self._wiring)
         self._users.add(users)
         return users
 
+    def refresh(self, *, discard: bool = False) -> bool:
+        """
+        Read the sources now, and go over to a new version if there is one; for SIGHUP, an admin route, an event.
+
+        Args:
+            discard: for a breach: even if nothing has changed, old tokens and connections end at once, with whatever is
+                under way on them.
+
+        Returns:
+            True if there is a new generation, False if nothing has changed. Callers at the same time share one reading.
+
+        Raises:
+            LoadError: the sources cannot be read, or what they hold is not usable; the present generation serves on.
+            TokenError: Wise gives no token for it; the present generation serves on.
+        """
+        changed = self._rotator.refresh(discard=discard)
+        self._forget(discard=discard)
+        return changed
+
+    async def arefresh(self, *, discard: bool = False) -> bool:
+        """Do the same as `refresh` without blocking the event loop."""
+        changed = await self._rotator.arefresh(discard=discard)
+        self._forget(discard=discard)
+        return changed
+
+    def _forget(self, *, discard: bool) -> None:
+        for users in self._users if discard else ():
+            users.discard()
+
+    def on_rotate(self, callback: Callback) -> Callable[[], None]:
+        """
+        Have a callable called with each new generation, after the swap and off the request path, one at a time, in order.
+
+        What it raises is logged by its type and changes nothing. Gives a callable that unsubscribes.
+        """
+        remove = self._rotator.listeners.add(callback)
+        self._rotator.pulse()
+        return remove
+
+    def watch(self, interval: float) -> None:
+        """
+        Look for a new version every `interval` seconds, more or less a fifth; 0 ends that.
+
+        By default the configuration's `watch` is used, else what the provider is good for (files 30, Vault 60, AWS 300).
+        """
+        if not 0 <= interval < math.inf:
+            raise ConfigError("not a number of seconds", code="WC112", location="watch", namespace=self.namespace,
+                              hint="0, or a positive number")  # fmt: skip
+        self._rotator.watch.set(interval)
+
     def status(self) -> dict[str, object]:
         """Tell how things stand, for readiness probes and metrics: JSON-safe, dates ISO 8601 UTC, no secret."""
-        generation = self._generation
+        rotator = self._rotator
+        generation, rejected = rotator.generation, rotator.rejected
         certificate, cache = generation.credentials.certificate, generation.cache
         token, problem = cache.longest_lived(), cache.error.code if cache.error else None
-        if token is not None and not scope_as_expected(token, self._loader.config.options.expect_scope):
+        if token is not None and not scope_as_expected(token, self._config.options.expect_scope):
             problem = problem or "WC520"
         return {
             "ready": token is not None,
             "namespace": self.namespace.value,
             "generation": generation.number,
-            "version": generation.version,
+            "version": rotator.version,
             "token_expires_in": None if token is None else int(token.remaining()),
             "token_error": problem,
             "certificate_not_after": _iso(certificate.not_after) if certificate else None,
             "certificate_sha256": certificate.fingerprint if certificate else None,
             "ca_not_after": _iso(generation.credentials.ca_not_after),
-            "source_checked_at": _iso(self._checked_at),
-            "source_error": None,
-            "rejected": None,
+            "source_checked_at": _iso(utc(rotator.checked_at)),
+            "source_error": rotator.source_error,
+            "rejected": rejected
+            and {"code": rejected.code, "at": _iso(utc(rejected.at)), "retry_at": _iso(utc(rejected.retry_at))},
         }
 
     def close(self) -> None:
         """Forget the tokens and let the sources go; clients made here raise from now on."""
-        self._generation.cache.close()
+        self._rotator.close()
         for users in self._users:
             users.close()
-        self._loader.close()
 
     async def aclose(self) -> None:
         """Do the same as `close`."""
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Connection {self.namespace.value} {self.base_url} generation={self._generation.number}>"
+        return f"<Connection {self.namespace.value} {self.base_url} generation={self._rotator.generation.number}>"
 
     def __enter__(self) -> Self:
         return self

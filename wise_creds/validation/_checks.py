@@ -89,7 +89,7 @@ def _steps(loader: Loader, level: Level, clock: Clock, environ: Mapping[str, str
         yield from _not_done(namespace, level, list(_STEPS), "")
         return
     # As a watcher would; what a source has to say about that comes with its document.
-    loader.versions(clock.boot() + loader.config.options.deadline)
+    loader.probe(clock.boot() + loader.config.options.deadline)
     try:
         fields = loader.read()
     except LoadError as failed:

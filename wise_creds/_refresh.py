@@ -1,0 +1,262 @@
+"""
+Replacing the generation of a connection: read, check, prove with a token, swap in one assignment, let the old one drain.
+
+Whatever fails before the swap leaves the last good generation in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wise_creds._engine import Job
+from wise_creds._fork import reset_in_child
+from wise_creds._generation import Generation, build
+from wise_creds._listeners import Listeners
+from wise_creds._loader import Loader, announce
+from wise_creds._retry import BackOff
+from wise_creds._slots import Watcher
+from wise_creds._watch import Watch
+from wise_creds.clock import Clock
+from wise_creds.credentials import Credentials
+from wise_creds.documents import fingerprint
+from wise_creds.errors import (
+    LoadError,
+    ProviderError,
+    ProviderUnavailableError,
+    TokenUnavailableError,
+    WiseCredsError,
+)
+from wise_creds.secret import Secret
+from wise_creds.shield import Outcome
+
+log = logging.getLogger("wise_creds")
+
+MAX_DRAIN = 60.0  # seconds that a response may take to be read after its generation was replaced
+
+
+class Drains(Protocol):
+    """Something with connections of older generations."""
+
+    def retire(self) -> int:
+        """Let idle ones go; how many are still at work."""
+        ...
+
+    def end(self) -> None:
+        """Let the others go too."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A version that was read and is not used: its error's code, when, and when it is tried again (seconds, 1970 UTC)."""
+
+    version: str | None
+    code: str
+    at: float
+    retry_at: float
+
+
+class Refresher(Watcher):
+    """
+    The present generation, and what replaces it.
+
+    Args:
+        loader: the opened sources.
+        credentials: what the first generation is made of.
+        clock: time.
+        environ: the process environment, for messages.
+        uniform: randomness.
+    """
+
+    def __init__(
+        self, loader: Loader, credentials: Credentials, *, clock: Clock, environ: Mapping[str, str],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:  # fmt: skip
+        self.loader = loader
+        self.clock = clock
+        self.uniform = uniform
+        self._environ = environ
+        self.listeners = Listeners()
+        self.version = credentials.version
+        self.checked_at = clock.wall()
+        self.source_error: str | None = None
+        self.rejected: Rejected | None = None
+        self._drains: weakref.WeakSet[Drains] = weakref.WeakSet()
+        self.watch = Watch(loader.interval(), weakref.WeakMethod(self.look), clock=clock, uniform=uniform)
+        self._closed = False
+        self.generation = self._built(1, credentials)
+        self.reset()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """Start clean: nothing under way; also in the child of a fork."""
+        self._lock, self._work = threading.Lock(), threading.Lock()
+        self._job: Job[bool] | None = None
+        self._rest = BackOff(self.uniform)
+        self.listeners.reset()
+        self.watch.reset()
+
+    def join(self, drain: Drains) -> None:
+        """Have connections of older generations let go at each swap."""
+        with self._lock:
+            self._drains.add(drain)
+
+    def running(self) -> Job[bool] | None:
+        """Give the refresh under way."""
+        with self._lock:
+            return None if self._job is None or self._job.done else self._job
+
+    def refresh(self, *, discard: bool) -> bool:
+        """Read the source now; whether there is a new generation."""
+        return self._told(self.start(discard=discard).wait(self.clock, self.deadline()))
+
+    async def arefresh(self, *, discard: bool) -> bool:
+        """Do the same as `refresh` without blocking the event loop."""
+        return self._told(await self.start(discard=discard).wait_async(self.clock, self.deadline()))
+
+    def _told(self, outcome: Outcome[bool] | None) -> bool:
+        if outcome is None:
+            raise LoadError([ProviderUnavailableError("the refresh did not end in time", code="WC304",
+                                                      namespace=self.loader.config.namespace,
+                                                      hint="is the store reachable from here?")])  # fmt: skip
+        return outcome.unwrap()
+
+    def deadline(self) -> float:
+        """Give the point on the boot clock by which a refresh that begins now has ended."""
+        # One for what may be under way, one for the sources, one for the token; each ends by itself.
+        return self.clock.boot() + 3 * self.loader.config.options.deadline
+
+    def start(self, *, discard: bool = False) -> Job[bool]:
+        """Begin to read the source, or join in."""
+        with self._lock:
+            if self._closed:
+                raise TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
+            if discard or self._job is None or self._job.done:
+                self._job = Job(lambda _job: self._refreshed(discard=discard), name="refresh")
+            return self._job
+
+    def _refreshed(self, *, discard: bool) -> bool:
+        with self._work:
+            version = None
+            try:
+                fields = self.loader.read()
+                version = fields.version
+                self.checked_at, self.source_error = self.clock.wall(), None
+                checked = self.loader.check(fields)
+                if checked.credentials is None:
+                    raise LoadError(checked.errors)
+                if not discard and _content(checked.credentials) == _content(self.generation.credentials):
+                    self._good(version)
+                    return False
+                new = self._proved(checked.credentials)
+            except WiseCredsError as problem:
+                self._failed(problem, version)
+                raise
+            old, self.generation = self.generation, new
+            self._good(version)
+        announce(checked.notices)
+        log.info("generation %d of %s serves now", new.number, new.credentials.namespace)
+        self._drain(old, at_once=discard)
+        self.listeners.tell(new)
+        return True
+
+    def _good(self, version: str) -> None:
+        self.version, self.rejected = version, None
+        self._rest.end()
+
+    def _built(self, number: int, credentials: Credentials) -> Generation:
+        return build(number, credentials, self.loader.config, clock=self.clock, environ=self._environ, watcher=self)
+
+    def _proved(self, credentials: Credentials) -> Generation:
+        unusable: WiseCredsError | None = None
+        try:
+            new = self._built(self.generation.number + 1, credentials)
+        except WiseCredsError as problem:
+            unusable = problem
+        if unusable is not None:
+            raise LoadError([unusable])
+        new.cache.share(new.cache.fetch())
+        return new
+
+    def _failed(self, problem: WiseCredsError, version: str | None) -> None:
+        """Remember what was wrong: with the source, or with what it gave."""
+        told = problem.errors if isinstance(problem, LoadError) else (problem,)
+        broken = next((error for error in told if not isinstance(error, ProviderError)), None)
+        if broken is None:
+            self.source_error = problem.code
+        else:
+            now = self.clock.wall()
+            self.rejected = Rejected(version, broken.code, now, now + self._rest.pause())
+        log.warning("no new generation, the present one serves on: %s", problem)
+
+    def _drain(self, old: Generation, *, at_once: bool) -> None:
+        if at_once:
+            old.cache.close()
+        busy = self._busy()
+        if at_once:
+            self._end()
+        elif busy:
+            Job(self._drained, name="drain")
+
+    def _drained(self, _job: Job[Any]) -> None:
+        end, pause = self.clock.boot() + MAX_DRAIN, 1.0
+        while self._busy():
+            left = end - self.clock.boot()
+            if left <= 0 or self._closed:
+                self._end()
+                return
+            self.clock.wait(threading.Event(), min(pause, left))
+
+    def _busy(self) -> int:
+        return sum([drain.retire() for drain in self._joined()])
+
+    def _end(self) -> None:
+        for drain in self._joined():
+            drain.end()
+
+    def _joined(self) -> list[Drains]:
+        with self._lock:
+            return list(self._drains)
+
+    def look(self) -> None:
+        """Probe, and refresh if there is another version; failures are in `status()` and in the log."""
+        versions, problem = self.loader.probe()
+        if problem is not None:
+            if self.source_error != problem.code:
+                log.warning("the source cannot be probed, the present generation serves on: %s", problem)
+            self.source_error = problem.code
+            return
+        self.checked_at, self.source_error = self.clock.wall(), None
+        known = None if None in versions else "+".join(map(str, versions))
+        rejected = self.rejected
+        if known is not None and known == self.version:
+            self.rejected = None
+        elif rejected is None or self.clock.wall() >= rejected.retry_at or known not in (None, rejected.version):
+            self.start().wait(self.clock, self.deadline())
+
+    def close(self) -> None:
+        """End everything."""
+        self._closed = True
+        self.watch.close()
+        self.generation.cache.close()
+        self.loader.close()
+
+
+def _content(credentials: Credentials) -> str:
+    """Tell whether two sets of credentials are the same, wherever they came from."""
+    certificate = credentials.certificate
+    values = {
+        "client_id": credentials.client_id,
+        "client_secret": credentials.client_secret,
+        "certificate": None if certificate is None else Secret(certificate.pem),
+        "private_key": credentials.private_key,
+        "ca_bundle": credentials.ca_bundle,
+        **{f"extra {name}": value for name, value in credentials.extra.items()},
+    }
+    return fingerprint({name: value for name, value in values.items() if value is not None})
