@@ -21,6 +21,7 @@ bench: .peers/ready
 	@.peers/bin/python benchmarks/startup.py
 	@.peers/bin/python benchmarks/startup_aws.py
 	@.peers/bin/python benchmarks/tokens.py
+	@.peers/bin/python benchmarks/rotation.py
 	@.peers/bin/python benchmarks/fleet.py docs/fleet.png
 
 clean:
@@ -30,12 +31,12 @@ clean:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 	  echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 2; }
-	@$(PIP) install --constraint constraints.txt --editable '.[aws]'
+	@$(PIP) install --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
 .peers/ready: .venv/base benchmarks/peers.txt
 	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
-	@.peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement benchmarks/peers.txt --editable '.[aws]'
+	@.peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement benchmarks/peers.txt --editable '.[all]'
 	@touch $@
 
 .venv/dev: .venv/base

@@ -569,8 +569,9 @@ def test_the_watcher_starts_with_the_first_use_and_takes_over_what_is_new(mock_w
     """No thread before that."""
     clock = FakeClock(SYSTEM_CLOCK.wall())
     table = {**mock_wise.table, "watch": 30}
-    with wise_creds.connect("sandbox", config={"sandbox": table}, lazy=True, clock=clock) as wise:
+    with wise_creds.connect("sandbox", config={"sandbox": table}, clock=clock) as wise:
         assert "wise-creds watch" not in names()
+        clock.advance(2)
         wise.token()
         assert "wise-creds watch" in names()
         mock_wise.rotate_secret()
@@ -628,7 +629,7 @@ def test_a_process_that_was_frozen_looks_on_its_next_use(mock_wise: MockWise) ->
 def test_a_forked_child_watches_again_from_its_first_use_on(mock_wise: MockWise) -> None:
     """As under gunicorn --preload."""
     with connected(mock_wise, watch=0.05) as wise:
-        wise.token()
+        wise.current()
         until(lambda: "wise-creds watch" in names())
         reading, writing = os.pipe()
         child = os.fork()
@@ -687,7 +688,8 @@ def test_a_child_leaves_its_parents_pools_to_the_parent(mock_wise: MockWise, wis
 def test_a_connection_that_nobody_holds_takes_its_watcher_with_it(mock_wise: MockWise) -> None:
     """Watching keeps nothing alive."""
     wise = connected(mock_wise, watch=0.02)
-    wise.token()
+    wise.current()
+    until(lambda: "wise-creds watch" in names())
     rotator = weakref.ref(wise._rotator)
     del wise
     until(lambda: gc.collect() >= 0 and rotator() is None and "wise-creds watch" not in names())

@@ -71,6 +71,7 @@ def connect(
         except BaseException:
             connection.close()
             raise
+    connection.begin()
     return connection
 
 
@@ -89,6 +90,7 @@ async def aconnect(
         except BaseException:
             await connection.aclose()
             raise
+    connection.begin()
     return connection
 
 

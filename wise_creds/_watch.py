@@ -37,6 +37,7 @@ class Watch:
         self._clock = clock
         self._uniform = uniform
         self._closed = False
+        self._begun = False
         self.reset()
 
     def reset(self) -> None:
@@ -46,16 +47,21 @@ class Watch:
         self._watching = False
         self._next()
 
+    def begin(self) -> None:
+        """Let use count from now on: what `connect` itself does would start a thread that a fork leaves behind."""
+        self._begun = True
+        self._next()
+
     def set(self, interval: float) -> None:
         """Change the interval."""
-        self._interval = interval
+        self._interval, self._begun = interval, True
         self._next()
         self._woken.set()
         self.pulse()
 
     def pulse(self) -> None:
         """Take note of use: have the thread started, or look in its stead."""
-        if not self._interval or (self._watching and self._clock.boot() <= self._at + _LATE):
+        if not (self._interval and self._begun) or (self._watching and self._clock.boot() <= self._at + _LATE):
             return
         with self._lock:
             if self._closed:

@@ -54,6 +54,7 @@ class Connection:
 
     def current(self) -> Generation:
         """Give the present generation: credentials, SSL context and tokens of one version."""
+        self._rotator.pulse()
         return self._rotator.generation
 
     def token(self) -> Token:
@@ -213,6 +214,10 @@ class Connection:
             raise ConfigError("not a number of seconds", code="WC112", location="watch", namespace=self.namespace,
                               hint="0, or a positive number")  # fmt: skip
         self._rotator.watch.set(interval)
+
+    def begin(self) -> None:
+        """Let watching start with the next use; `connect` calls this."""
+        self._rotator.watch.begin()
 
     def status(self) -> dict[str, object]:
         """Tell how things stand, for readiness probes and metrics: JSON-safe, dates ISO 8601 UTC, no secret."""

@@ -77,6 +77,8 @@ class Provider(Protocol):
         namespace: whose source it is.
         environ: the process environment, to be used instead of `os.environ`.
         clock: time; `deadline` below is a point on its `boot()`, in seconds.
+
+    A class may say by an attribute `watch` how many seconds there should be between two probes (60 otherwise).
     """
 
     Options: Any
