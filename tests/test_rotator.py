@@ -152,6 +152,19 @@ def test_a_closed_connection_is_not_refreshed(mock_wise: MockWise) -> None:
         wise.refresh()
 
 
+def test_a_connection_that_is_closed_while_it_refreshes_stays_closed(mock_wise: MockWise) -> None:
+    """The new generation is not let in any more."""
+    wise = connected(mock_wise)
+    mock_wise.rotate_secret()
+    mock_wise.state.delay = 0.3
+    job = wise._rotator.start()
+    until(lambda: mock_wise.token_requests == 2)
+    wise.close()
+    outcome = job.wait(SYSTEM_CLOCK, SYSTEM_CLOCK.boot() + 5)
+    assert outcome is not None
+    assert (getattr(outcome.error, "code", None), wise.current().number) == ("WC513", 1)
+
+
 # Bad versions
 
 

@@ -6,6 +6,7 @@ Whatever fails before the swap leaves the last good generation in its place.
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import threading
@@ -125,7 +126,8 @@ class Refresher(Watcher):
             raise LoadError([ProviderUnavailableError("the refresh did not end in time", code="WC304",
                                                       namespace=self.loader.config.namespace,
                                                       hint="is the store reachable from here?")])  # fmt: skip
-        return outcome.unwrap()
+        # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
+        return Outcome(outcome.value, copy.copy(outcome.error)).unwrap()
 
     def deadline(self) -> float:
         """Give the point on the boot clock by which a refresh that begins now has ended."""
@@ -136,7 +138,7 @@ class Refresher(Watcher):
         """Begin to read the source, or join in."""
         with self._lock:
             if self._closed:
-                raise TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
+                raise _closed()
             if discard or self._job is None or self._job.done:
                 self._job = Job(lambda _job: self._refreshed(discard=discard), name="refresh")
             return self._job
@@ -158,6 +160,9 @@ class Refresher(Watcher):
             except WiseCredsError as problem:
                 self._failed(problem, version)
                 raise
+            if self._closed:  # meanwhile
+                new.cache.close()
+                raise _closed()
             old, self.generation = self.generation, new
             self._good(version)
         announce(checked.notices)
@@ -246,6 +251,10 @@ class Refresher(Watcher):
         self.watch.close()
         self.generation.cache.close()
         self.loader.close()
+
+
+def _closed() -> TokenError:
+    return TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
 
 
 def _content(credentials: Credentials) -> str:
