@@ -30,6 +30,7 @@ from wise_creds.errors import (
     LoadError,
     ProviderError,
     ProviderUnavailableError,
+    TokenError,
     TokenUnavailableError,
     WiseCredsError,
 )
