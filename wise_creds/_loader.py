@@ -93,12 +93,17 @@ class Loader:
         deadline = self._clock.boot() + self.config.options.deadline
         for _ in range(_READINGS):
             documents, problems = self._documents(deadline)
-            if problems or len(documents) == 1 or not self._moved(documents, deadline):
+            if problems or len(documents) == 1:
+                break
+            versions, unknown = self.probe(deadline)
+            pairs = zip(versions, documents, strict=True)
+            if unknown is None and all(version in (None, document.version) for version, document in pairs):
                 break
         else:
-            problems = [ProviderUnavailableError("the sources changed whenever they were read", code="WC314",
-                                                 location=documents[0].location, hint="try again when the rotation is over"
-                                                 )]  # fmt: skip
+            problems = [unknown or ProviderUnavailableError(
+                "the sources changed whenever they were read", code="WC314", location=documents[0].location,
+                hint="try again when the rotation is over",
+            )]  # fmt: skip
         fields, twice = self._joined(documents)
         if problems or twice:
             raise LoadError(self._retold([*problems, *twice]))
@@ -130,10 +135,6 @@ class Loader:
                 problems.append(outcome.error)
             versions.append(None if outcome is None else outcome.value)
         return versions, next(iter(self._retold(problems)), None)
-
-    def _moved(self, documents: list[SecretDocument], deadline: float) -> bool:
-        found = zip(self.probe(deadline)[0], documents, strict=True)
-        return any(version not in (None, document.version) for version, document in found)
 
     def _documents(self, deadline: float) -> tuple[list[SecretDocument], list[WiseCredsError]]:
         jobs = [_reading(source, deadline) for source in self._sources]

@@ -10,13 +10,29 @@ from wise_creds_aws._options import AwsOptions
 _CONNECT, _READ = 3.0, 5.0  # seconds at most, for one attempt; less if the deadline is near
 
 
-def session(**identity: str | None) -> Any:  # noqa: ANN401
-    """Make a `boto3.Session`; all share what botocore reads from its own files, which takes most of the time."""
+def session(options: AwsOptions, left: float, **identity: str | None) -> Any:  # noqa: ANN401
+    """
+    Make a `boto3.Session` whose clients are all hardened, those too by which botocore gets an identity (web identity, SSO).
+
+    All sessions share what botocore reads from its own files, which takes most of the time.
+    """
     import boto3
     from botocore.session import Session
 
     core = Session()
     core.register_component("data_loader", _loader())
+    create = core.create_client
+
+    def hardened(service: str, *arguments: Any, **given: Any) -> Any:  # noqa: ANN401
+        ours, theirs = _config(options, left), given.get("config")
+        given |= {"config": ours if theirs is None else theirs.merge(ours), "verify": _trust(options)}
+        if service == "sts" and given.get("endpoint_url") is None:
+            given["endpoint_url"] = options.sts_endpoint_url
+        client = create(service, *arguments, **given)
+        _quiet(client)
+        return client
+
+    core.create_client = hardened  # type: ignore[assignment]
     return boto3.Session(botocore_session=core, **identity)
 
 
@@ -38,12 +54,20 @@ def make(session: Any, service: str, options: AwsOptions, *, region: str | None,
         region: where.
         left: seconds until the deadline.
     """
-    from botocore.config import Config
-
     endpoint = options.endpoint_url
     if service == "sts":
         endpoint = options.sts_endpoint_url or endpoint
-    config = Config(  # type: ignore[call-arg]  # the stubs do not know ignore_configured_endpoint_urls
+    client = session.client(
+        service, region_name=region, endpoint_url=endpoint, config=_config(options, left), verify=_trust(options)
+    )
+    _quiet(client)
+    return client
+
+
+def _config(options: AwsOptions, left: float) -> Any:  # noqa: ANN401
+    from botocore.config import Config
+
+    return Config(  # type: ignore[call-arg]  # the stubs do not know ignore_configured_endpoint_urls
         connect_timeout=min(_CONNECT, max(0.1, left / 2)),
         read_timeout=min(_READ, max(0.1, left)),
         retries={"mode": "standard", "total_max_attempts": 3},
@@ -53,15 +77,10 @@ def make(session: Any, service: str, options: AwsOptions, *, region: str | None,
         use_dualstack_endpoint=options.dualstack,
         user_agent_extra="wise-creds",
     )
-    client = session.client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint,
-        config=config,
-        verify=str(options.ca_bundle) if options.ca_bundle else True,
-    )
-    _quiet(client)
-    return client
+
+
+def _trust(options: AwsOptions) -> str | bool:
+    return str(options.ca_bundle) if options.ca_bundle else True
 
 
 def _quiet(client: Any) -> None:  # noqa: ANN401

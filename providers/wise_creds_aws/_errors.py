@@ -18,6 +18,8 @@ from wise_creds.shield import described
 
 _DENIED = frozenset(("AccessDeniedException", "AccessDenied", "UnauthorizedOperation"))
 _KMS = frozenset(("DecryptionFailure", "EncryptionFailure", "DecryptionFailureException", "EncryptionFailureException"))
+_KMS_WORDS = ("access to kms", "perform: kms:")  # not just "kms", which a secret's or role's name may hold
+_DELETED = ("marked for deletion", "marked deleted", "scheduled for deletion", "was deleted")
 _THROTTLED = frozenset(
     ("ThrottlingException", "Throttling", "ThrottledException", "RequestThrottled", "RequestThrottledException",
      "TooManyRequestsException", "RequestLimitExceeded", "SlowDown", "PriorRequestNotComplete")
@@ -51,13 +53,21 @@ def translated(caught: BaseException, *, action: str, place: str) -> WiseCredsEr
         place: the secret, for messages.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
+    if isinstance(caught, ResponseParserError):
+        return made("foreign", place)
     if isinstance(caught, ClientError):
         said, kind = _answered(caught.response)
     elif isinstance(caught, BotoCoreError):
         said, kind = _failed(caught)
     else:
         return None
+    return made(kind, place, said=said, action=action)
+
+
+def made(kind: str, place: str, *, said: str = "", action: str = "") -> WiseCredsError:
+    """Make one of our errors."""
     error, code, message, hint = _WORDS[kind]
     return error(message.format(said=said, action=action), code=code, location=place, hint=hint.format(action=action))
 
@@ -93,6 +103,8 @@ _WORDS: dict[str, tuple[type[WiseCredsError], str, str, str]] = {
              "is there a route, or a VPC endpoint and its policy?"),
     "network": (ProviderUnavailableError, "WC303", "AWS cannot be reached ({said})",
                 "is there a route, or a VPC endpoint and its policy?"),
+    "foreign": (ProviderError, "WC336", "what came back is not an answer of AWS",
+                "is endpoint_url, or sts_endpoint_url, the right host?"),
     "library": (ProviderError, "WC335", "botocore failed ({said})", "please report this"),
 }  # fmt: skip
 
@@ -106,13 +118,14 @@ def _answered(response: Any) -> tuple[str, str]:  # noqa: ANN401  a foreign dict
     return said, _first(
         stage=code == "ResourceNotFoundException" and ("staging label" in text or "versionid" in text),
         absent=code == "ResourceNotFoundException",
-        deleted=parameter and "delet" in text,
-        key=code in _KMS or (code in _DENIED and "kms" in text),
+        deleted=parameter and any(words in text for words in _DELETED),
+        key=code in _KMS or (code in _DENIED and any(words in text for words in _KMS_WORDS)),
         denied=code in _DENIED,
         identity=code in _IDENTITY,
         throttled=code in _THROTTLED or status == HTTPStatus.TOO_MANY_REQUESTS,
-        outage=status >= HTTPStatus.INTERNAL_SERVER_ERROR,
-        reference=parameter and code != "InvalidRequestException",
+        outage=status >= HTTPStatus.INTERNAL_SERVER_ERROR or code == "IDPCommunicationError",
+        reference=(parameter and code != "InvalidRequestException") or code == "ValidationError",
+        foreign=not isinstance(error.get("Code"), str) or not code[:1].isalpha() or code == "None",
         other=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,10 +44,10 @@ class AwsOptions(BaseOptions):
     secret: str = Field(min_length=1, max_length=2048)
     """Name or full ARN of the secret."""
     region: str | None = Field(None, pattern=r"^[a-z0-9-]{4,32}$")
-    """Default: the ARN's, else the session's (`$AWS_REGION`, profile)."""
-    stage: str | None = None
+    """Default: the ARN's, else the session's (`$AWS_DEFAULT_REGION`, profile), else `$AWS_REGION`."""
+    stage: str | None = Field(None, min_length=1)
     """Staging label to read; default `AWSCURRENT`, which is always sent."""
-    version_id: str | None = None
+    version_id: str | None = Field(None, min_length=1)
     """A pinned version, instead of `stage`."""
     field: str | None = None
     """The secret is one plain value: this field."""
@@ -84,7 +84,7 @@ class AwsOptions(BaseOptions):
         if url is None:
             return None
         parts = urlsplit(url)
-        if not parts.hostname or parts.username or parts.query or parts.fragment:
+        if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment or not _port(parts):
             raise option_problem("not a plain URL", code="WC204", hint="https://host, without user, query or fragment")
         plain = parts.scheme == "http" and (info.field_name == "proxy" or is_loopback(parts.hostname))
         if parts.scheme != "https" and not plain:
@@ -95,6 +95,8 @@ class AwsOptions(BaseOptions):
     @classmethod
     def _roles(cls, given: str | list[str] | None) -> str | list[str] | None:
         roles = [given] if isinstance(given, str) else given or []
+        if given == []:
+            raise option_problem("names no role", code="WC104", hint="name one, or leave it out")
         if not all(_ROLE.fullmatch(role) for role in roles):
             raise option_problem("not the ARN of a role", hint="arn:aws:iam::123456789012:role/name")
         return given
@@ -115,9 +117,18 @@ class AwsOptions(BaseOptions):
         for one, other in (("stage", "version_id"), ("field", "fields"), ("profile", "session")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise option_problem(f"{one} and {other} exclude each other", code="WC104", hint="keep one of the two")
+        if self.external_id is not None and self.role_arn is None:
+            raise option_problem("external_id without role_arn", code="WC104", hint="name the role, or leave it out")
         return self
 
     @property
     def roles(self) -> list[str]:
         """The roles to assume, in order."""
         return [self.role_arn] if isinstance(self.role_arn, str) else list(self.role_arn or ())
+
+
+def _port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

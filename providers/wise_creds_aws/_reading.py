@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from wise_creds import ConfigError, CredentialsError, Namespace, Notice, Secret, SecretDocument
+from wise_creds import ConfigError, CredentialsError, Namespace, Notice, Secret, SecretDocument, WiseCredsError
 from wise_creds.clock import Clock
 from wise_creds.documents import pick_fields, read_document
-from wise_creds.errors import AccessDeniedError, ProviderError, SecretNotFoundError, printable
+from wise_creds.errors import AccessDeniedError, printable
 from wise_creds_aws import _client
-from wise_creds_aws._errors import translated
+from wise_creds_aws._errors import made, translated
 from wise_creds_aws._options import AwsOptions, reference
 
 CURRENT = "AWSCURRENT"
@@ -26,7 +26,7 @@ class AwsReader:
     Args:
         options: `AwsOptions`.
         namespace: a profile is for sandbox only.
-        environ: not used; boto3 reads the identity from the process environment itself.
+        environ: for `$AWS_REGION`; boto3 reads the identity from the process environment itself.
         clock: time, for the deadline.
 
     Raises:
@@ -34,15 +34,15 @@ class AwsReader:
     """
 
     Options = AwsOptions
+    watch = 300.0
 
     def __init__(self, options: AwsOptions, *, namespace: Namespace, environ: Mapping[str, str], clock: Clock) -> None:
-        del environ
         if options.profile is not None and namespace is Namespace.PRODUCTION:
             raise ConfigError("profile is for sandbox only", code="WC209", location="profile",
                               hint="give the service a role; a profile belongs to one person's machine")  # fmt: skip
         self._options = options
         self._reference = reference(options.secret)
-        self._clock = clock
+        self._clock, self._environ = clock, environ
         self._roles: tuple[float, Any] | None = None
         self._blind = False
 
@@ -88,13 +88,14 @@ class AwsReader:
 
     def _labels(self, client: Any) -> dict[str, list[str]]:  # noqa: ANN401
         answer = self._call(client, "describe_secret", "secretsmanager:DescribeSecret")
+        if answer.get("DeletedDate") is not None:  # its labels are still there, its values are not
+            raise made("deleted", self._place(client.meta.region_name))
         return answer.get("VersionIdsToStages") or {}
 
     def _labelled(self, client: Any, label: str) -> str:  # noqa: ANN401
         found = next((version for version, labels in self._labels(client).items() if label in labels), None)
         if found is None:
-            raise SecretNotFoundError("the secret has no value for this stage or version", code="WC321", location=self._place(),
-                                      hint="aws secretsmanager describe-secret shows its labels")  # fmt: skip
+            raise made("stage", self._place())
         return found
 
     def _call(self, client: Any, method: str, action: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -112,9 +113,8 @@ class AwsReader:
         self._reference = type(found)(self._reference.name, found.region, found.account)
         return dict(answer)
 
-    def _malformed(self) -> ProviderError:
-        return ProviderError("what came back is not an answer of Secrets Manager", code="WC336", location=self._place(),
-                             hint="is endpoint_url the right host?")  # fmt: skip
+    def _malformed(self) -> WiseCredsError:
+        return made("foreign", self._place())
 
     def _document(self, answer: dict[str, Any]) -> SecretDocument:
         options, where = self._options, self._place()
@@ -166,8 +166,10 @@ class AwsReader:
 
     def _opened(self, deadline: float) -> Any:  # noqa: ANN401
         options, left = self._options, max(0.1, deadline - self._clock.boot())
-        session = options.session or _client.session(profile_name=options.profile)
-        region = options.region or reference(options.secret).region or session.region_name
+        session = options.session or _client.session(options, left, profile_name=options.profile)
+        region = (
+            options.region or reference(options.secret).region or session.region_name or self._environ.get("AWS_REGION")
+        )
         if options.roles:
             session = self._assumed(session, region, left)
         return _client.make(session, "secretsmanager", options, region=region, left=left)
@@ -180,8 +182,16 @@ class AwsReader:
             sts = _client.make(session, "sts", self._options, region=region, left=left)
             last = number == len(self._options.roles) and self._options.external_id is not None
             external = {"ExternalId": self._options.external_id} if last else {}
-            given = sts.assume_role(RoleArn=role, RoleSessionName=self._options.session_name, **external)["Credentials"]
+            try:
+                answer = sts.assume_role(RoleArn=role, RoleSessionName=self._options.session_name, **external)
+            except KeyError:  # botocore's, over XML of another shape
+                answer = {}
+            given = answer.get("Credentials") or {}
+            if not {"AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"} <= given.keys():
+                raise made("foreign", self._place(region))
             session = _client.session(
+                self._options,
+                left,
                 aws_access_key_id=given["AccessKeyId"],
                 aws_secret_access_key=given["SecretAccessKey"],
                 aws_session_token=given["SessionToken"],

@@ -807,3 +807,238 @@ def test_our_label_is_never_awspending(store: Store) -> None:
     store.put()
     store.provider().stage(changed(), deadline=soon())
     assert (STAGED, store.holder("AWSPENDING")) == ("WISE_STAGED", None)
+
+
+def test_what_was_staged_before_the_current_version_is_never_promoted_and_not_built_upon(store: Store) -> None:
+    """It would undo what came in between; only `discard` takes it away."""
+    store.put()
+    provider = store.provider()
+    staged = provider.stage(changed(), deadline=soon())
+    store.age(staged, 60)
+    current = store.put({"client_id": "x", "client_secret": "other"})
+    for step in (
+        lambda: provider.promote(current, deadline=soon()),
+        lambda: provider.stage({"client_id": Secret("y")}, deadline=soon()),
+    ):
+        with pytest.raises(RotationError, match="WC750"):
+            step()
+    assert (store.holder("AWSCURRENT"), store.holder(STAGED)) == (current, staged)
+    provider.discard(deadline=soon())
+    provider.stage(changed(), deadline=soon())
+    provider.promote(current, deadline=soon())
+    assert store.value(store.holder("AWSCURRENT") or "") == {"client_id": "x", "client_secret": "canary-new-secret"}
+
+
+def before(monkeypatch: pytest.MonkeyPatch, method: str, then: Callable[[], object], **arguments: object) -> None:
+    """Let something happen once just before the provider makes a call."""
+    real = AwsProvider._call
+    left = [then]
+
+    def intruded(self: AwsProvider, client: Any, called: str, action: str, **given: Any) -> dict[str, Any]:
+        if called == method and arguments.items() <= given.items() and left:
+            left.pop()()
+        return real(self, client, called, action, **given)
+
+    monkeypatch.setattr(AwsProvider, "_call", intruded)
+
+
+def test_staging_over_a_current_version_that_moves_meanwhile_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy would be of the old one; its label goes."""
+    store.put()
+    before(monkeypatch, "put_secret_value", lambda: store.put({"client_id": "x", "client_secret": "other"}))
+    with pytest.raises(RotationError, match="WC702"):
+        store.provider().stage(changed(), deadline=soon())
+    assert store.holder(STAGED) is None
+
+
+def test_of_two_operators_who_stage_at_once_the_second_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PutSecretValue` with our label would take it from the first, whose version AWS might delete then.
+
+    AWS refuses the move also where nothing was staged before; moto does not.
+    """
+    store.put()
+    store.provider().stage({"client_id": Secret("first")}, deadline=soon())
+    first: list[str] = []
+
+    def other() -> None:
+        first.append(store.provider().stage(changed("canary-of-the-other"), deadline=soon()))
+
+    before(monkeypatch, "put_secret_value", other)
+    with pytest.raises(RotationError, match="WC702"):
+        store.provider().stage(changed(), deadline=soon())
+    assert [store.holder(STAGED)] == first
+    assert sum(len(labels) for labels in store.labels().values()) == 2
+
+
+def test_labels_of_a_killed_run_are_swept(store: Store) -> None:
+    """They would keep their versions for good."""
+    store.put()
+    store.client.put_secret_value(SecretId="wise/sandbox", SecretString="{}", VersionStages=["WISE_STAGED_0badcafe"])
+    store.provider().stage(changed(), deadline=soon())
+    assert store.holder("WISE_STAGED_0badcafe") is None
+
+
+def test_only_what_was_looked_at_is_promoted(store: Store) -> None:
+    """Another operator's pending version was not checked; and his promotion is not ours."""
+    old = store.put()
+    mine, other = store.provider(), store.provider()
+    mine.stage(changed("canary-tested"), deadline=soon())
+    other.stage(changed("canary-untested"), deadline=soon())
+    with pytest.raises(RotationError, match="WC702"):
+        mine.promote(old, deadline=soon())
+    other.promote(old, deadline=soon())
+    with pytest.raises(RotationError, match="WC701"):
+        mine.promote(old, deadline=soon())
+    assert store.provider().fetch_staged(deadline=soon()) is None
+
+
+@pytest.mark.parametrize("step", ["promote", "discard"])
+def test_a_label_that_is_gone_already_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Taken away by somebody else, or by an attempt whose answer was lost."""
+    old = store.put()
+    provider = store.provider()
+    new = provider.stage(changed(), deadline=soon())
+
+    def gone() -> None:
+        store.client.update_secret_version_stage(SecretId="wise/sandbox", VersionStage=STAGED, RemoveFromVersionId=new)
+
+    before(monkeypatch, "update_secret_version_stage", gone, VersionStage=STAGED)
+    provider.promote(old, deadline=soon()) if step == "promote" else provider.discard(deadline=soon())
+    assert store.holder("AWSCURRENT") == (new if step == "promote" else old)
+
+
+@pytest.mark.parametrize("step", ["stage", "discard"])
+def test_a_move_of_our_label_that_is_refused_for_another_reason_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Not every refusal is a lost race."""
+    store.put()
+    provider = store.provider()
+    provider.stage({"client_id": Secret("first")}, deadline=soon())
+
+    def elsewhere() -> None:
+        raise ConfigError("another account", code="WC328")
+
+    before(monkeypatch, "update_secret_version_stage", elsewhere, VersionStage=STAGED)
+    with pytest.raises(ConfigError, match="WC328"):
+        provider.stage(changed(), deadline=soon()) if step == "stage" else provider.discard(deadline=soon())
+
+
+@pytest.mark.parametrize("changes", [{"version_id": "x" * 32}, {"stage": "AWSPREVIOUS"}])
+def test_a_pinned_source_cannot_be_rotated(store: Store, changes: dict[str, str]) -> None:
+    """It would go on reading the old version."""
+    store.put()
+    provider = store.provider(**changes)
+    for step in (
+        lambda: provider.stage(changed(), deadline=soon()),
+        lambda: provider.fetch_staged(deadline=soon()),
+        lambda: provider.promote("x", deadline=soon()),
+        lambda: provider.rollback("x", deadline=soon()),
+        lambda: provider.discard(deadline=soon()),
+    ):
+        with pytest.raises(RotationError, match="WC705"):
+            step()
+
+
+# What a review found
+
+
+def test_a_secret_marked_for_deletion_is_no_healthy_one(store: Store) -> None:
+    """Its labels are still there; its values are not."""
+    store.put()
+    provider = store.provider()
+    store.client.delete_secret(SecretId="wise/sandbox", RecoveryWindowInDays=7)
+    with pytest.raises(SecretNotFoundError, match="WC322"):
+        provider.probe(deadline=soon())
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        ("AccessDeniedException", "not authorized to perform: secretsmanager:DescribeSecret on wise/kms-test", "WC302"),
+        ("AccessDeniedException", "Access to KMS is not allowed", "WC323"),
+        ("AccessDeniedException", "not authorized to perform: kms:Decrypt", "WC323"),
+        ("InvalidParameterException", "the staging label AWSCURRENT of undeletable is on another version", "WC334"),
+        ("InvalidRequestException", "You can't perform this operation: secret was marked for deletion", "WC322"),
+        ("ValidationError", "the role session name is too long", "WC334"),
+        ("IDPCommunicationError", "try again", "WC303"),
+    ],
+)
+def test_names_in_a_text_do_not_decide(code: str, message: str, expected: str) -> None:
+    """Only whole phrases of AWS do."""
+    problem = translated(ClientError({"Error": {"Code": code, "Message": message}}, "x"), action="a", place="p")
+    assert (problem and problem.code) == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"<html>a login page</html>"),
+        (404, b"<html>not found</html>"),
+        (200, b"<AssumeRoleResponse><AssumeRoleResult/></AssumeRoleResponse>"),
+        (200, b"no xml"),
+    ],
+)
+def test_what_is_no_answer_of_sts_is_named_so(store: Store, answer: tuple[int, bytes]) -> None:
+    """A wrong `sts_endpoint_url`."""
+    with tcp_server(answering(*answer)) as port, pytest.raises(WiseCredsError) as caught:
+        fetched(store.provider(role_arn=f"arn:aws:iam::{ACCOUNT}:role/reader",
+                               sts_endpoint_url=f"http://127.0.0.1:{port}"))  # fmt: skip
+    assert caught.value.code == "WC336"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"external_id": "x"}, "WC104"),
+        ({"role_arn": []}, "WC104"),
+        ({"proxy": "http://:pw@proxy:3128"}, "WC204"),
+        ({"endpoint_url": "https://host:99999"}, "WC204"),
+        ({"stage": ""}, "string_too_short"),
+        ({"version_id": ""}, "string_too_short"),
+    ],
+)
+def test_options_without_effect_or_with_a_password_are_refused(changes: dict[str, Any], code: str) -> None:
+    """A dropped `role_arn` would read with the base identity."""
+    with pytest.raises(ValidationError) as caught:
+        AwsOptions.model_validate({"secret": "wise/sandbox", **changes}, context={"base": "."})
+    assert code in [(one.get("ctx") or {}).get("code") or one["type"] for one in caught.value.errors()]
+
+
+def test_the_region_may_come_from_aws_region(store: Store) -> None:
+    """As containers and Lambda name it; boto3 itself reads only `$AWS_DEFAULT_REGION`."""
+    store.put()
+    options = {name: value for name, value in store.options().items() if name != "region"}
+    chosen = AwsOptions.model_validate(options, context={"base": "."})
+    provider = AwsProvider(chosen, namespace=Namespace.SANDBOX, environ={"AWS_REGION": REGION}, clock=SYSTEM_CLOCK)
+    assert fetched(provider).location == f"aws:{REGION}:{ACCOUNT}:wise/sandbox"
+
+
+def test_the_clients_that_get_an_identity_are_as_quiet_as_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pod's token goes where the options say, and nowhere else; boto3 by itself sends it where the environment says."""
+    import http.client
+
+    store.put()
+    (tmp_path / "jwt").write_text("canary-web-identity-token")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "jwt"))
+    monkeypatch.setenv("AWS_ROLE_ARN", f"arn:aws:iam::{ACCOUNT}:role/pod")
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    canary = {"jwt": "canary-web-identity-token"}
+    arrived: list[bytes] = []
+    with tcp_server(answering(200, b"<x/>", then=arrived.append)) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
+        with pytest.raises(Exception):  # noqa: B017  whatever comes of that answer
+            boto3.Session().client("secretsmanager", region_name=REGION).get_secret_value(SecretId="x")
+        assert leaks(canary, *arrived) == leaks(canary, capfd.readouterr().out) == ["jwt"]
+        arrived.clear()
+        document = fetched(store.provider(sts_endpoint_url=store.endpoint))
+    assert (document.fields["client_secret"].reveal(), arrived) == (FIELDS["client_secret"], [])
+    assert leaks(canary, *capfd.readouterr()) == []

@@ -493,6 +493,19 @@ def test_a_version_that_will_delete_itself_is_told(vault: Vault) -> None:
     assert provider.probe(deadline=soon()) == "1"
 
 
+def test_sources_whose_versions_cannot_be_compared_are_not_taken_together(
+    vault: Vault, standin: VaultStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe that fails does not say that nothing has moved."""
+    vault.put({"environment": "sandbox"}, "wise/other")
+    monkeypatch.setenv("TOKEN", vault.token)
+    sources = [{**vault.options(path=path), "provider": "vault"} for path in ("wise/sandbox", "wise/other")]
+    standin.fail(500, times=999, path="/metadata/")
+    with pytest.raises(LoadError) as caught:
+        wise_creds.load("sandbox", config={"sandbox": {"source": sources, "deadline": 30}})
+    assert [error.code for error in caught.value.errors] == ["WC303"]
+
+
 # Staging, with a crash at every request
 
 
