@@ -1,5 +1,5 @@
 """The provider `files`: secrets from a mounted directory, or from one JSON or TOML file."""
 
-from wise_creds_files._provider import FilesProvider
+from wise_creds_files._staging import FilesProvider
 
 __all__ = ["FilesProvider"]

@@ -1,4 +1,4 @@
-"""From a directory or a document to a SecretDocument."""
+"""The reading half of the provider: from a directory or a document to a SecretDocument."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wise_creds.clock import Clock
 from wise_creds.documents import fingerprint, pick_fields, read_document
 from wise_creds.errors import AccessDeniedError, SecretNotFoundError, printable
 from wise_creds.provider import CANONICAL_FIELDS, ConfigPath, option_problem
+from wise_creds_files._layout import CURRENT, names_in, numbered
 from wise_creds_files._reading import Content, denied, read, without_newline
 
-_FIELD = re.compile(r"[a-z][a-z0-9_]*")
-_KUBELET = "..data"
+FIELD = re.compile(r"[a-z][a-z0-9_]*")
 _ALLOWED = {None: 0o700, "group": 0o770, "all": 0o777}
 
 
@@ -54,9 +54,9 @@ class FilesOptions(BaseOptions):
         return self
 
 
-class FilesProvider:
+class FilesReader:
     """
-    Secrets from the file system; needs no permission but to read, and no environment but `$CREDENTIALS_DIRECTORY`.
+    The reading half of the provider: no permission but to read, no environment but `$CREDENTIALS_DIRECTORY`.
 
     Args:
         options: `FilesOptions`.
@@ -66,6 +66,7 @@ class FilesProvider:
     """
 
     Options = FilesOptions
+    watch = 30.0
 
     def __init__(
         self, options: FilesOptions, *, namespace: Namespace, environ: Mapping[str, str], clock: Clock
@@ -106,42 +107,53 @@ class FilesProvider:
                               names=names)  # fmt: skip
 
     def _from_directory(self, directory: Path, deadline: float) -> SecretDocument:
-        try:
-            names = tuple(sorted(os.listdir(directory)))  # noqa: PTH208  names, not paths
-        except OSError as caught:
-            raise denied(caught, directory) from None
         while True:
-            # The kubelet swaps the link `..data`: one look at it, then all files out of the same snapshot.
-            base = self._snapshot(directory, names)
+            # Whoever swaps the link `..data`, or turns a plain directory into that layout, is noticed by looking twice.
+            base = self._snapshot(directory)
             try:
-                fields, notices = self._read_all(directory, base, names)
-            except SecretNotFoundError:
-                if base == self._snapshot(directory, names) or self._clock.boot() > deadline:
+                document = self._document(directory, base)
+            except WiseCredsError:
+                if self._stands(directory, base, deadline):
                     raise
             else:
-                break
-        return SecretDocument(fields=fields, version=fingerprint(fields), location=printable(directory),
-                              notices=tuple(notices), names=names)  # fmt: skip
+                if self._stands(directory, base, deadline):
+                    return document
+
+    def _stands(self, directory: Path, base: Path, deadline: float) -> bool:
+        return base == self._snapshot(directory) or self._clock.boot() > deadline
 
     @staticmethod
-    def _snapshot(directory: Path, names: tuple[str, ...]) -> Path:
-        base = Path(os.path.realpath(directory / _KUBELET if _KUBELET in names else directory))
+    def _snapshot(directory: Path) -> Path:
+        link = directory / CURRENT
+        base = Path(os.path.realpath(link if os.path.lexists(link) else directory))
         if not base.is_relative_to(os.path.realpath(directory)):
             raise AccessDeniedError("..data leads out of the directory", code="WC306", location=printable(directory),
                                     hint="is this a volume that the kubelet wrote?")  # fmt: skip
         return base
 
+    def _document(self, directory: Path, base: Path) -> SecretDocument:
+        """Read the set that stands in one folder of the directory, or in the directory itself."""
+        try:
+            names = names_in(base)
+        except OSError as caught:
+            raise denied(caught, directory) from None
+        fields, notices = self._read_all(directory, base, names)
+        return SecretDocument(fields=fields, version=fingerprint(fields), location=printable(directory),
+                              notices=tuple(notices), names=names)  # fmt: skip
+
     def _read_all(self, directory: Path, base: Path, names: tuple[str, ...]) -> tuple[dict[str, Secret], list[Notice]]:
         fields: dict[str, Secret] = {}
         notices: list[Notice] = []
-        chosen = self._options.fields or {name: name for name in names if _FIELD.fullmatch(name)}
+        inside = Path(os.path.realpath(directory))
+        kubelet = base != inside and not numbered(base)
+        chosen = self._options.fields or {name: name for name in names if FIELD.fullmatch(name)}
         for field, name in chosen.items():
             path = base / name
             known = self._options.fields is not None or field in CANONICAL_FIELDS
             if not known and not path.is_file():
                 continue
             try:
-                content = read(path, inside=Path(os.path.realpath(directory)))
+                content = read(path, inside=inside)
             except WiseCredsError as problem:
                 if known:
                     problem.location = printable(directory / name)
@@ -151,15 +163,18 @@ class FilesProvider:
                 continue
             raw = content.raw if field == "pkcs12" else without_newline(content.raw)
             fields[field] = Secret(raw, name=printable(field))
-            notices += self._judge_mode(directory / name, content, kubelet=_KUBELET in names)
+            notices += self._judge_mode(directory / name, content, kubelet=kubelet)
         return fields, notices
+
+    def _is_managed(self, path: Path) -> bool:
+        return any(path.is_relative_to(place) for place in self._managed)
 
     def _judge_mode(self, path: Path, content: Content, *, kubelet: bool = False) -> list[Notice]:
         if not content.mode & ~_ALLOWED[self._options.allow_readable_by] & 0o777:
             return []
         where, said = printable(path), f"others than its owner may access it (mode {content.mode:04o})"
         ours = content.owner == os.geteuid()
-        if kubelet or not ours or any(path.is_relative_to(place) for place in self._managed):
+        if kubelet or not ours or self._is_managed(path):
             return [Notice(code="WC305", message=said, level="information", location=where)]
         hint = 'chmod 600, or allow_readable_by = "group"'
         if self._namespace is Namespace.PRODUCTION:
