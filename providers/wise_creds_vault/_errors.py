@@ -144,7 +144,9 @@ def _unwrapping(answer: Answer) -> str | None:
 
 def _token(answer: Answer) -> str | None:
     # The other text of a 403 comes of a policy that does not let a token look at itself; it may be a good token.
-    return "token" if answer.status == HTTPStatus.FORBIDDEN and answer.said == "permission denied" else None
+    # HashiCorp's server names both: https://github.com/hashicorp/vault/pull/26687.
+    bad = answer.said == "permission denied" or "invalid token" in answer.said
+    return "token" if answer.status == HTTPStatus.FORBIDDEN and bad else None
 
 
 _IN_STEP = {"read": _reading, "write": _writing, "login": _login, "unwrap": _unwrapping, "token": _token}
@@ -179,6 +181,9 @@ _WORDS: dict[str, tuple[type[WiseCredsError], str, str, str]] = {
     "foreign": (ProviderError, "WC336", "what came back is not an answer of Vault (status {status})",
                 "is address the right host, and its scheme?"),
     "other": (ProviderError, "WC335", "Vault refuses the request (status {status})", "see Vault's audit log"),
+    "stale": (RotationError, "WC750", "what is staged is older than the current version",
+              "wise-creds rotate discard, then stage again"),
+    "restaged": (RotationError, "WC702", "somebody else has staged meanwhile", "look at its status, then decide anew"),
     "moved": (RotationError, "WC702", "the current version is not the expected one: somebody else has rotated",
               "look at its status, then decide anew"),
 }  # fmt: skip

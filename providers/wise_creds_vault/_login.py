@@ -41,6 +41,7 @@ class Lease:
     Args:
         token: None where an agent adds its own.
         due: the point on the boot clock from which on it is renewed, or got anew.
+        ends: the point on the boot clock at which it ends.
         life: seconds that it was given at first.
         renewable: whether Vault would lengthen it.
         own: whether we made it, and so revoke it.
@@ -49,6 +50,7 @@ class Lease:
 
     token: Secret | None
     due: float = math.inf
+    ends: float = math.inf
     life: float = math.inf
     renewable: bool = False
     own: bool = False
@@ -76,6 +78,7 @@ class Login:
             raise ConfigError("the token of a person is for sandbox only", code="WC209", location="auth",
                               hint="give token_file or token_env, or better a method of the machine's own")  # fmt: skip
         self._auth, self._environ, self._clock = auth, environ, clock
+        self._secret_id: tuple[Secret, Secret] | None = None
 
     def lease(self, wire: Wire) -> Lease:
         """
@@ -100,6 +103,8 @@ class Login:
         """Lengthen a lease; None where that is not worth while, or not possible."""
         now = self._clock.boot()
         try:
+            if isinstance(self._auth, TokenAuth) and self._static(self._auth) != lease.token:
+                return None  # somebody has replaced it
             given = wire.post("/v1/auth/token/renew-self", json={}) if lease.renewable else {}
             longer = self._lease(wire, given, now)
         except WiseCredsError:
@@ -112,7 +117,7 @@ class Login:
         if not isinstance(token, str) or not _sendable(token):
             raise missing("foreign", place=wire.place, login="")
         life = _life(auth.get("lease_duration"))
-        return Lease(Secret(token, name="vault token"), now + life * 2 / 3, life, auth.get("renewable") is True,
+        return Lease(Secret(token, name="vault token"), now + life * 2 / 3, now + life, life, auth.get("renewable") is True,
                      auth.get("token_type") != "batch", os.getpid())  # fmt: skip
 
     def _looked_up(self, wire: Wire, token: Secret, now: float) -> Lease:
@@ -152,18 +157,20 @@ class Login:
                 return {} if auth.name is None else {"name": auth.name}
         raise AssertionError  # pragma: no cover  the other two send no login
 
-    @staticmethod
-    def _unwrapped(wire: Wire, auth: AppRoleAuth, wrapping: Secret) -> Secret:
+    def _unwrapped(self, wire: Wire, auth: AppRoleAuth, wrapping: Secret) -> Secret:
+        if self._secret_id is not None and self._secret_id[0] == wrapping:
+            return self._secret_id[1]  # a wrapping token serves once, a secret ID perhaps for several logins
         # Looked up first: a token that wraps something else was slipped in, and unwrapping it would hide that.
         about = wire.post("/v1/sys/wrapping/lookup", json={"token": wrapping.reveal()})
         made_at = str((about.get("data") or {}).get("creation_path"))
-        if not re.fullmatch(rf"auth/{re.escape(auth.mount.strip('/'))}/role/[^/]+/secret-id", made_at):
+        if not re.fullmatch(rf"auth/{re.escape(auth.mount.strip('/'))}/role/[^/]+/(custom-)?secret-id", made_at):
             raise missing("wrapped elsewhere", place=wire.place, login=wire.login_place())
         given = wire.post("/v1/sys/wrapping/unwrap", headers={"X-Vault-Token": wrapping.reveal()})
         secret_id = (given.get("data") or {}).get("secret_id")
         if not isinstance(secret_id, str):
             raise missing("foreign", place=wire.place, login="")
-        return Secret(secret_id, name="secret_id")
+        self._secret_id = wrapping, Secret(secret_id, name="secret_id")
+        return self._secret_id[1]
 
     def _variable(self, name: str) -> Secret:
         return _checked(self._environ.get(name, ""), f"${printable(name)}")

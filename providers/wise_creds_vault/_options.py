@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wise_creds import Options as BaseOptions
 from wise_creds.namespace import is_loopback
@@ -136,13 +136,36 @@ class VaultOptions(BaseOptions):
     timeout: float = Field(5.0, gt=0, le=60)
     """Seconds for one attempt; the namespace's `deadline` is above it."""
 
+    @field_validator("mount", "vault_namespace")
+    @classmethod
+    def _stripped(cls, name: str | None) -> str | None:
+        return None if name is None else name.strip("/")  # `vault secrets list` prints them with a slash
+
+    @field_validator("path", "pending_path")
+    @classmethod
+    def _inside(cls, path: str | None, info: ValidationInfo) -> str | None:
+        parts = (path or "x").split("/")
+        if parts[0] == "data" or parts[0] == (info.data.get("mount") or "/").partition("/")[0]:
+            raise option_problem("starts with data/ or with the mount", code="WC313",
+                                 hint='mount = "kv" and path = "wise/production", for instance')  # fmt: skip
+        if {"", ".", ".."} & set(parts):
+            raise option_problem("is no plain path below the mount", code="WC313", hint="name the secret itself")
+        return path
+
     @field_validator("address")
     @classmethod
     def _address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/") and parts.path == url[7:]:
             return url
-        if not parts.hostname or parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
+        if (
+            not parts.hostname
+            or "@" in parts.netloc
+            or not _port(parts)
+            or parts.query
+            or parts.fragment
+            or parts.path.strip("/")
+        ):
             raise option_problem(
                 "not a plain URL", code="WC204", hint="https://vault.example:8200, and nothing behind it"
             )
@@ -154,18 +177,17 @@ class VaultOptions(BaseOptions):
     @classmethod
     def _proxy(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "http://none")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not _port(parts):
             raise option_problem("not a plain URL", code="WC204", hint="http://host:port, without a user")
         return url
 
     @model_validator(mode="after")
     def _agreeing(self) -> Self:
-        first = self.path.partition("/")[0]
-        if first == "data" or self.path.startswith(f"{self.mount.strip('/')}/"):
-            raise option_problem("path starts with data/ or with the mount", code="WC313",
-                                 hint='mount = "kv" and path = "wise/production", for instance')  # fmt: skip
-        if ".." in self.path.split("/") or ".." in self.mount.split("/"):
-            raise option_problem("path leads out of the mount", code="WC313", hint="name the secret itself")
+        if ".." in self.mount.split("/"):
+            raise option_problem("mount leads out of itself", code="WC313", hint="name it as vault secrets list does")
+        if self.proxy is not None and not self.address.startswith("https:"):
+            raise option_problem("a proxy would see what goes to a plain address", code="WC203",
+                                 hint="https, or no proxy: what runs on this machine needs none")  # fmt: skip
         if self.kv_version == 1 and (self.version is not None or self.pending_path is not None):
             raise option_problem("KV version 1 keeps one version only", code="WC104",
                                  hint="leave version and pending_path out, or use kv_version = 2")  # fmt: skip
@@ -207,3 +229,10 @@ def _exclusive(auth: A, one: str, other: str) -> A:
     if getattr(auth, one) is not None and getattr(auth, other) is not None:
         raise option_problem(f"{one} and {other} exclude each other", code="WC104", hint="keep one of the two")
     return auth
+
+
+def _port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

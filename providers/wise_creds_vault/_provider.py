@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from wise_creds import RotationError, Secret, SecretDocument
 from wise_creds.documents import put_fields
 from wise_creds.errors import SecretNotFoundError
-from wise_creds_vault._errors import missing
+from wise_creds_vault._errors import instant, missing
 from wise_creds_vault._reading import VaultReader, numbered
 from wise_creds_vault._wire import Wire, place
 
@@ -25,6 +26,9 @@ class VaultProvider(VaultReader):
     accepts only if the current version is still the expected one (`cas`).
     """
 
+    _chosen: str | None = None
+    """When the pending version was made that was staged or looked at; no other one is promoted."""
+
     def stage(self, fields: Mapping[str, Secret], *, deadline: float) -> str:
         """Write the pending path: what is there, else the current version, with these fields changed."""
         return self._staging(deadline, lambda wire: self._stage(wire, fields))
@@ -34,6 +38,7 @@ class VaultProvider(VaultReader):
 
         def read(wire: Wire) -> SecretDocument | None:
             try:
+                self._chosen = self._pending(wire)[1]["created_time"]
                 return self._document(wire, self._options.pending, None)
             except SecretNotFoundError:
                 return None
@@ -48,6 +53,10 @@ class VaultProvider(VaultReader):
         """Write the content of the version before the expected one as the version after it."""
         self._staging(deadline, lambda wire: self._rollback(wire, numbered(expected) or 0))
 
+    def previous(self, *, deadline: float) -> str | None:
+        """Name the version that a rollback would bring back; None also where the current one came by a rollback."""
+        return self._staging(deadline, self._previous)
+
     def discard(self, *, deadline: float) -> None:
         """Remove the pending path, its history included."""
         self._staging(deadline, self._remove)
@@ -59,42 +68,57 @@ class VaultProvider(VaultReader):
         return self._with(deadline, call)
 
     def _stage(self, wire: Wire, fields: Mapping[str, Secret]) -> str:
-        content, _ = self._version(wire, self._options.path, None)
-        pending, number = None, 0
+        current, made = self._version(wire, self._options.path, None)
+        content, pending, number = copy.deepcopy(current), None, 0
         try:
-            pending, about = self._version(wire, self._options.pending, None)
-            content, number = copy.deepcopy(pending), about["version"]
+            pending, about = self._pending(wire)
         except SecretNotFoundError as problem:
             if problem.code != "WC301":
                 self._remove(wire)  # deleted by hand, and Vault would go on counting
+        else:
+            self._refuse_stale(wire, about, made)
+            content, number, self._chosen = copy.deepcopy(pending), about["version"], about["created_time"]
         put_fields(content, fields, self._options.fields)
         if content != pending:
             number = self._write(wire, self._options.pending, content, number)
+            self._chosen = self._pending(wire)[1]["created_time"]
         return str(number)
 
+    def _pending(self, wire: Wire) -> tuple[Content, Content]:
+        return self._version(wire, self._options.pending, None)
+
     def _promote(self, wire: Wire, expected: int) -> None:
-        current, about = self._version(wire, self._options.path, None)
-        done = about["version"] == expected + 1
+        current, made = self._version(wire, self._options.path, None)
+        done = made["version"] == expected + 1
         try:
-            pending, _ = self._version(wire, self._options.pending, None)
+            pending, about = self._pending(wire)
         except SecretNotFoundError:
             if done:
                 return
             raise RotationError(
                 "nothing is staged", code="WC701", location=wire.place, hint="rotate stage first"
             ) from None
-        if about["version"] == expected:
+        if self._chosen not in (None, about["created_time"]):
+            raise missing("restaged", place=wire.place, login="")
+        if made["version"] == expected:
+            self._refuse_stale(wire, about, made)
             self._write(wire, self._options.path, pending, expected)
         elif not done or current != pending:
             raise missing("moved", place=wire.place, login="")
-        self._remove(wire)
+        with suppress(SecretNotFoundError):
+            if self._pending(wire)[1]["created_time"] == about["created_time"]:  # else somebody has staged meanwhile
+                self._remove(wire)
+
+    @staticmethod
+    def _refuse_stale(wire: Wire, staged: Content, current: Content) -> None:
+        """What was staged before the current version was made does not know what that changed."""
+        first, second = instant(staged.get("created_time")), instant(current.get("created_time"))
+        if first is not None and second is not None and first < second:
+            raise missing("stale", place=wire.place, login="")
 
     def _rollback(self, wire: Wire, expected: int) -> None:
         current, about = self._version(wire, self._options.path, None)
-        try:
-            previous = self._version(wire, self._options.path, expected - 1)[0] if expected > 1 else None
-        except SecretNotFoundError:
-            previous = None
+        previous, _ = self._before(wire, expected)
         if about["version"] == expected + 1 and current == previous:
             return
         if about["version"] != expected:
@@ -103,6 +127,19 @@ class VaultProvider(VaultReader):
             raise RotationError("there is no previous version", code="WC703", location=wire.place,
                                 hint="stage and promote the old values instead")  # fmt: skip
         self._write(wire, self._options.path, previous, expected)
+
+    def _previous(self, wire: Wire) -> str | None:
+        current, about = self._version(wire, self._options.path, None)
+        previous, when = self._before(wire, about["version"])
+        rolled_back = current != previous and current == self._before(wire, about["version"] - 1)[0]
+        return None if previous is None or rolled_back else self._named(self._options.path, about["version"] - 1, when)
+
+    def _before(self, wire: Wire, number: int) -> tuple[Content | None, Content]:
+        """Read the version before this one, if it is still there."""
+        if number > 1:
+            with suppress(SecretNotFoundError):
+                return self._version(wire, self._options.path, number - 1)
+        return None, {}
 
     def _write(self, wire: Wire, path: str, content: Content, number: int) -> int:
         """Write the version after this one, if it is still the last."""

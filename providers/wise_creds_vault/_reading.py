@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from wise_creds import Namespace, Notice, SecretDocument, WiseCredsError
 from wise_creds.clock import Clock
 from wise_creds.documents import fingerprint, pick_fields
-from wise_creds.errors import AccessDeniedError, ConfigError, SecretNotFoundError
+from wise_creds.errors import AccessDeniedError, ConfigError, ProviderError, SecretNotFoundError
 from wise_creds_vault._errors import gone, instant, missing
 from wise_creds_vault._login import Lease, Login
 from wise_creds_vault._options import VaultOptions
 from wise_creds_vault._wire import Uniform, Wire, opened, place
 
 T = TypeVar("T")
+_AGAIN = 30.0  # seconds until a login that failed is tried again while the token lasts
 _FAREWELL = 2.0  # seconds for revoking a token that is not needed any more
 
 
@@ -37,6 +40,7 @@ class VaultReader:
     """
 
     Options = VaultOptions
+    watch = 60.0
     uniform: Uniform = staticmethod(random.SystemRandom().uniform)
 
     def __init__(
@@ -46,8 +50,9 @@ class VaultReader:
         self._clock = clock
         self._login = Login(options.auth, namespace=namespace, environ=environ, clock=clock)
         self._lease: Lease | None = None
+        self._pid, self._lock, self._closings = os.getpid(), threading.Lock(), 0
         self._blind = False
-        self._first_made: dict[int, str] = {}
+        self._first_made: dict[tuple[str, int], str] = {}
 
     def fetch(self, *, deadline: float, version: str | None = None) -> SecretDocument:
         """Read the current version, the pinned one, or the one named."""
@@ -71,42 +76,85 @@ class VaultReader:
     def close(self) -> None:
         """Revoke the Vault token, if this process got it by a login of its own."""
         lease, self._lease = self._lease, None
-        if lease is None or not lease.own or lease.process != os.getpid():
-            return
-        try:
+        self._closings += 1
+        if lease is not None and lease.own and lease.process == os.getpid():
             with self._opened(self._clock.boot() + _FAREWELL) as wire:
-                wire.identity = lease.token
+                self._revoke(wire, lease)
+
+    @staticmethod
+    def _revoke(wire: Wire, lease: Lease) -> None:
+        if lease.own:
+            wire.identity = lease.token
+            with suppress(WiseCredsError):  # it ends by itself
                 wire.post("/v1/auth/token/revoke-self")
-        except WiseCredsError:
-            pass  # it ends by itself
 
     def _with(self, deadline: float, call: Callable[[Wire], T]) -> T:
         with self._opened(deadline) as wire:
-            fresh = self._identify(wire)
+            fresh = self._identify(wire, deadline)
             try:
                 return call(wire)
             except AccessDeniedError as problem:
-                if fresh or problem.code != "WC302":
+                # An expired token and a missing right look alike. A token that may look at itself is no expired one.
+                if fresh or problem.code != "WC302" or self._good(wire):
                     raise
-            # An expired token and a missing right look alike: with a token made just now it is the right.
-            self._lease = None
-            self._identify(wire)
+                refused = problem
+            try:
+                self._identify(wire, deadline, anew=True)
+            except AccessDeniedError:
+                raise refused from None
             return call(wire)
+
+    @staticmethod
+    def _good(wire: Wire) -> bool:
+        try:
+            wire.get("/v1/auth/token/lookup-self")
+        except ProviderError:
+            return False
+        return True
 
     def _opened(self, deadline: float) -> AbstractContextManager[Wire]:
         return opened(self._options, clock=self._clock, deadline=deadline, uniform=self.uniform)
 
-    def _identify(self, wire: Wire) -> bool:
+    def _identify(self, wire: Wire, deadline: float, *, anew: bool = False) -> bool:
         """Give the wire a token that is good; whether it was made just now."""
-        lease = self._lease if self._lease is not None and self._lease.process == os.getpid() else None
-        fresh = lease is None
-        if lease is not None and self._clock.boot() >= lease.due:
-            wire.identity = lease.token
-            lease = self._login.renewed(wire, lease)
-        if lease is None:
-            fresh, lease = True, self._login.lease(wire)
-        self._lease, wire.identity = lease, lease.token
-        return fresh
+        if self._pid != os.getpid():  # the parent's token is not ours, and its lock may be held for ever
+            self._pid, self._lock, self._lease = os.getpid(), threading.Lock(), None
+        if not self._lock.acquire(timeout=max(0.0, deadline - self._clock.boot())):
+            raise missing("slow", place=wire.place, login="")
+        try:
+            lease = self._lease
+            fresh = anew or lease is None
+            if lease is not None and not anew and self._clock.boot() >= lease.due:
+                fresh, lease = self._prolonged(wire, lease)
+            elif lease is None or anew:
+                lease = self._logged_in(wire, lease)
+            self._lease, wire.identity = lease, lease.token
+            return fresh
+        finally:
+            self._lock.release()
+
+    def _prolonged(self, wire: Wire, lease: Lease) -> tuple[bool, Lease]:
+        """Renew a lease, or log in anew; while it lasts, a failure of both changes nothing."""
+        wire.identity = lease.token
+        longer = self._login.renewed(wire, lease)
+        if longer is not None:
+            return False, longer
+        try:
+            return True, self._logged_in(wire, lease)
+        except WiseCredsError:
+            if self._clock.boot() >= lease.ends:
+                raise
+            return False, replace(lease, due=self._clock.boot() + _AGAIN)
+
+    def _logged_in(self, wire: Wire, old: Lease | None) -> Lease:
+        closings = self._closings
+        lease = self._login.lease(wire)
+        if closings != self._closings:
+            self._revoke(wire, lease)
+            raise missing("slow", place=wire.place, login="")
+        if old is not None:
+            self._revoke(wire, old)
+        return lease
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.wall(), UTC)
@@ -118,7 +166,7 @@ class VaultReader:
         ended = gone(about, self._now()) if isinstance(about, dict) else "absent"
         if ended is not None:
             raise missing(ended, place=wire.place, login="")
-        return self._named(number, about)
+        return self._named(self._options.path, number, about)
 
     def _metadata(self, wire: Wire, path: str) -> dict[str, Any]:
         from hvac.api.secrets_engines import KvV2
@@ -163,7 +211,7 @@ class VaultReader:
         made = instant(metadata.get("created_time"))
         return SecretDocument(
             fields=fields,
-            version=self._named(metadata["version"], metadata),
+            version=self._named(path, metadata["version"], metadata),
             location=where,
             changed_at=made,
             notices=self._notices(metadata, where),
@@ -194,10 +242,12 @@ class VaultReader:
                 kind = "version 1"
         return missing(kind, place=wire.place, login="")
 
-    def _named(self, number: int, about: Mapping[str, object]) -> str:
+    def _named(self, path: str, number: int, about: Mapping[str, object]) -> str:
         """Name a version by its number; with its time where the number was given twice, for then all was deleted between."""
+        if self._options.version is not None:
+            return str(number)
         made = str(about.get("created_time"))
-        first = self._first_made.setdefault(number, made)
+        first = self._first_made.setdefault((path, number), made)
         return str(number) if made == first else f"{number}@{made}"
 
     def _notices(self, metadata: Mapping[str, object], where: str) -> tuple[Notice, ...]:

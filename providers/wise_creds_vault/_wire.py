@@ -100,7 +100,7 @@ class Wire(Adapter):  # type: ignore[type-arg]  # generic for type checkers only
         problem = explained(answer, step=step, place=self.place, login=self.login_place())
         if problem is not None and problem.code == "WC344":
             # A server that was never initialised calls itself sealed too.
-            health = self._asked("GET", "/v1/sys/health", {}, {})
+            health = self._asked("GET", "/v1/sys/health", {"X-Vault-Request": "true"}, {})
             if isinstance(health, Answer) and health.at("initialized") is False:
                 return missing("uninitialised", place=self.place, login="")
         return problem
@@ -119,6 +119,8 @@ class Wire(Adapter):  # type: ignore[type-arg]  # generic for type checkers only
                     raw += part
                     if len(raw) > _LARGEST:
                         return missing("large", place=self.place, login="")
+                    if self._clock.boot() >= self._deadline:  # a server that trickles
+                        return missing("slow", place=self.place, login="")
         except httpx.TimeoutException:
             return missing("slow", place=self.place, login="")
         except httpx.HTTPError as caught:
@@ -170,7 +172,7 @@ def place(options: VaultOptions, path: str | None = None) -> str:
 def _context(options: VaultOptions) -> ssl.SSLContext:
     ca = options.ca_bundle
     try:
-        context = client_context(ca.read_text("ascii") if ca is not None else None)
+        context = client_context(ca.read_bytes().decode("ascii", "ignore") if ca is not None else None)
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         raise ConfigError("no certificate can be read from it", code="WC348", location=f"ca_bundle {printable(ca)}",
                                hint="a PEM file with the CA of Vault's certificate") from None  # fmt: skip

@@ -929,7 +929,7 @@ def test_a_move_of_our_label_that_is_refused_for_another_reason_is_told(
 
 
 @pytest.mark.parametrize("changes", [{"version_id": "x" * 32}, {"stage": "AWSPREVIOUS"}])
-def test_a_pinned_source_cannot_be_rotated(store: Store, changes: dict[str, str]) -> None:
+def test_a_pinned_source_cannot_be_rotated(store: Store, changes: dict[str, Any]) -> None:
     """It would go on reading the old version."""
     store.put()
     provider = store.provider(**changes)

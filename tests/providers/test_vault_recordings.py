@@ -122,3 +122,12 @@ def test_a_standby_that_redirects_is_not_retried_against_another_host() -> None:
     response = RECORDED["standby", "standby: login with forwarding switched off"]["response"]
     problem = explained(Answer(response["status"]), step="login", place="place", login="login")
     assert leaks({"location": response["headers"]["location"]}, problem) == []
+
+
+@pytest.mark.parametrize("said", [["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"],
+                                  ["permission denied", "invalid token"]])  # fmt: skip
+def test_the_other_server_s_words_for_a_bad_token_are_understood(said: list[str]) -> None:
+    """HashiCorp's names both; not recorded, from its documentation."""
+    problem = explained(Answer(403, {"errors": said}), step="token", place="place", login="login")
+    assert problem is not None
+    assert problem.code == "WC343"

@@ -6,8 +6,11 @@ import base64
 import http.client
 import json
 import logging
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +101,138 @@ def test_what_cannot_be_renewed_is_got_anew(vault: Vault, standin: VaultStandIn,
         object.__setattr__(provider._lease, "renewable", False)
     provider.fetch(deadline=clock.boot() + 10)
     renewal = [] if why == "not renewable" else ["POST auth/token/renew-self"]
-    assert vault.seen() == ["POST auth/approle/login", READ, *renewal, "POST auth/approle/login", READ]
+    assert vault.seen() == ["POST auth/approle/login", READ, *renewal, "POST auth/approle/login",
+                            "POST auth/token/revoke-self", READ]  # fmt: skip
 
 
-def test_a_403_costs_one_login_and_one_more_read(vault: Vault, standin: VaultStandIn) -> None:
+def test_a_403_with_a_token_that_is_no_good_any_more_costs_one_login_and_one_more_read(
+    vault: Vault, standin: VaultStandIn
+) -> None:
     """Then it is a missing right."""
     provider = vault.provider(auth=vault.approle(), environ={"SECRET_ID": vault.secret_id()})
     fetched(provider)
     vault.seen()
     standin.fail(403, {"errors": ["permission denied"]}, times=9, path="/data/")
+    standin.fail(403, {"errors": ["permission denied"]}, path="lookup-self")
     assert refused(provider).code == "WC302"
-    assert vault.seen() == [READ, "POST auth/approle/login", READ]
+    assert vault.seen() == [READ, "GET auth/token/lookup-self", "POST auth/approle/login", "POST auth/token/revoke-self",
+                            READ]  # fmt: skip
+
+
+def test_a_403_with_a_good_token_is_a_missing_right_at_once(vault: Vault) -> None:
+    """No login: a wrapped secret ID serves once, and each login makes a token that somebody must revoke."""
+    rules = 'path "%/data/*" { capabilities = ["read"] }\npath "auth/token/lookup-self" { capabilities = ["read"] }'
+    auth = {**vault.approle(rules), "secret_id_wrapped": True}
+    provider = vault.provider(auth=auth, environ={"SECRET_ID": vault.secret_id(wrapped=True)})
+    fetched(provider)
+    vault.seen()
+    assert [provider.probe(deadline=soon()), provider.probe(deadline=soon())] == ["1", "1"]
+    assert vault.seen() == ["GET kv/metadata/wise/sandbox", "GET auth/token/lookup-self", READ, READ]
+
+
+def test_a_login_that_is_refused_after_a_403_leaves_the_first_error_and_the_token(
+    vault: Vault, standin: VaultStandIn
+) -> None:
+    """The token may be good for other reads yet."""
+    provider = vault.provider(auth=vault.approle(), environ={"SECRET_ID": vault.secret_id()})
+    fetched(provider)
+    for path in ("/metadata/", "lookup-self", "approle/login"):
+        standin.fail(403, {"errors": ["permission denied"]}, path=path)
+    assert provider.probe(deadline=soon()) == "1"
+    assert revealed(fetched(provider)) == FIELDS
+
+
+def test_an_unwrapped_secret_id_serves_later_logins(vault: Vault) -> None:
+    """The wrapping token is used up by the first."""
+    auth = {**vault.approle(), "secret_id_wrapped": True}
+    provider = vault.provider(auth=auth, environ={"SECRET_ID": vault.secret_id(wrapped=True)})
+    for _ in range(2):
+        assert revealed(fetched(provider)) == FIELDS
+        provider.close()
+
+
+def test_a_custom_secret_id_may_be_wrapped_too(vault: Vault, standin: VaultStandIn) -> None:
+    """Its creation path is another."""
+    auth = {**vault.approle(), "secret_id_wrapped": True}
+    path = f"auth/approle/role/{vault.role}/custom-secret-id"
+    standin.fail(200, {"data": {"creation_path": path}}, path="wrapping/lookup")
+    provider = vault.provider(auth=auth, environ={"SECRET_ID": vault.secret_id(wrapped=True)})
+    assert revealed(fetched(provider)) == FIELDS
+
+
+def test_while_a_token_lasts_a_login_that_fails_changes_nothing(vault: Vault, standin: VaultStandIn) -> None:
+    """Neither renewed nor replaced, it serves to its end; then the failure is told."""
+    clock = FakeClock()
+    auth = vault.approle(token_ttl="20m", token_max_ttl="20m")
+    provider = vault.provider(auth=auth, environ={"SECRET_ID": vault.secret_id()}, clock=clock)
+    provider.fetch(deadline=clock.boot() + 10)
+    standin.fail(400, {"errors": ["invalid role or secret ID"]}, times=9, path="approle/login")
+    for seconds in (900, 10, 30):
+        clock.advance(seconds)
+        standin.advance(seconds)
+        assert revealed(provider.fetch(deadline=clock.boot() + 10)) == FIELDS
+    assert vault.seen().count("POST auth/approle/login") == 3
+    clock.advance(300)
+    standin.advance(300)
+    with pytest.raises(AccessDeniedError, match="WC325"):
+        provider.fetch(deadline=clock.boot() + 10)
+
+
+def test_a_provider_that_came_by_a_fork_logs_in_for_itself(vault: Vault) -> None:
+    """As if this process were the child; the lock may be held by a thread that did not come along."""
+    provider = vault.provider(auth=vault.approle(), environ={"SECRET_ID": vault.secret_id()})
+    fetched(provider)
+    provider._pid = 0
+    with provider._lock:
+        fetched(provider)
+    assert vault.seen() == ["POST auth/approle/login", READ] * 2
+
+
+def test_threads_at_once_log_in_once(vault: Vault) -> None:
+    """A probe of the watcher may meet a refresh."""
+    provider = vault.provider(auth=vault.approle(), environ={"SECRET_ID": vault.secret_id()})
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: fetched(provider), range(8)))
+    assert vault.seen().count("POST auth/approle/login") == 1
+
+
+def test_a_login_that_another_thread_does_not_end_is_not_waited_for_beyond_the_deadline(vault: Vault) -> None:
+    """The lock has the deadline of the read."""
+    provider = vault.provider()
+    with provider._lock, pytest.raises(ProviderUnavailableError, match="WC304"):
+        provider.fetch(deadline=SYSTEM_CLOCK.boot() + 0.1)
+
+
+def test_a_token_got_while_the_provider_was_closed_is_revoked(vault: Vault, standin: VaultStandIn) -> None:
+    """A load that was given up may end after its loader."""
+    provider = vault.provider(auth=vault.approle(), environ={"SECRET_ID": vault.secret_id()})
+    original = httpx.HTTPTransport.handle_request
+
+    def closing(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        response = original(self, request)
+        if request.url.path.endswith("/login"):
+            provider.close()
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.HTTPTransport, "handle_request", closing)
+        assert refused(provider).code == "WC304"
+    assert (vault.seen(), provider._lease) == (["POST auth/approle/login", "POST auth/token/revoke-self"], None)
+
+
+def test_a_token_file_that_was_replaced_is_read_when_the_token_is_due(vault: Vault, tmp_path: Path) -> None:
+    """Not renewed for ever beside it."""
+    clock, path = FakeClock(), tmp_path / "token"
+    rules = 'path "%/*" { capabilities = ["read"] }'
+    first, second = vault.allow(rules), vault.allow(rules)
+    path.write_text(first)
+    provider = vault.provider(auth={"method": "token", "token_file": str(path)}, clock=clock)
+    provider.fetch(deadline=clock.boot() + 10)
+    path.write_text(second)
+    clock.advance(3000)
+    provider.fetch(deadline=clock.boot() + 10)
+    assert provider._lease is not None
+    assert provider._lease.token == Secret(second)
 
 
 def test_closing_revokes_once_and_only_what_is_ours(vault: Vault, standin: VaultStandIn) -> None:
@@ -263,6 +387,16 @@ def test_an_unknown_ca_and_an_unreadable_bundle_are_told_apart(tmp_path: Path) -
             (tmp_path / "ca.pem").write_bytes(content)
             assert refused(made({**given, **tls.files}, TOKEN="s.canary-token")).code == "WC348"
         assert refused(made({**given, "ca_bundle": str(tmp_path / "none")}, TOKEN="s.canary-token")).code == "WC348"
+
+
+def test_a_ca_bundle_may_have_comments_in_any_script(tmp_path: Path) -> None:
+    """As distributions ship them."""
+    tls = Tls(tmp_path)
+    (tmp_path / "ca.pem").write_bytes("# F\u0151tan\u00fas\u00edtv\u00e1ny\n".encode() + tls.authority.issued.pem)
+    with VaultStandIn(tls=tls.context) as standin:
+        given = {"address": standin.address, "mount": "kv", "path": "nothing", **tls.files,
+                 "auth": {"method": "token", "token_env": "TOKEN"}}  # fmt: skip
+        assert refused(made(given, TOKEN=standin.root_token)).code == "WC301"
 
 
 def test_an_encrypted_key_is_refused_and_never_asked_for(tmp_path: Path) -> None:
@@ -458,6 +592,27 @@ def test_a_silent_vault_ends_with_the_deadline(vault: Vault, standin: VaultStand
     assert SYSTEM_CLOCK.boot() - began < 2
 
 
+def test_a_vault_that_trickles_ends_with_the_deadline() -> None:
+    """Each byte is in time, the answer is not."""
+    done = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n")
+        for _ in range(200):
+            connection.sendall(b" ")
+            if done.wait(0.02):
+                return
+
+    with tcp_server(trickle) as port:
+        given = {"address": f"http://127.0.0.1:{port}", "mount": "kv", "path": "p", "auth": {"method": "agent"}}
+        began = SYSTEM_CLOCK.boot()
+        with pytest.raises(ProviderUnavailableError, match="WC304"):
+            made(given).fetch(deadline=began + 0.3)
+        done.set()
+    assert SYSTEM_CLOCK.boot() - began < 2
+
+
 def test_a_deadline_that_has_passed_asks_nobody(vault: Vault) -> None:
     """Not even once."""
     with pytest.raises(ProviderUnavailableError, match="WC304"):
@@ -615,6 +770,54 @@ def test_of_two_operators_between_read_and_write_the_first_wins(vault: Vault) ->
     assert vault.content("wise/sandbox-pending") == NEW
 
 
+def test_what_was_staged_before_the_current_version_is_never_promoted_and_not_built_upon(vault: Vault) -> None:
+    """It would undo what came in between; only `discard` takes it away."""
+    provider = vault.provider()
+    STEPS["stage"](provider)
+    vault.put({**FIELDS, "certificate": "added"})
+    with pytest.raises(wise_creds.RotationError, match="WC750"):
+        provider.promote("2", deadline=soon())
+    with pytest.raises(wise_creds.RotationError, match="WC750"):
+        STEPS["stage"](provider)
+    assert (vault.content(), vault.content("wise/sandbox-pending")) == ({**FIELDS, "certificate": "added"}, NEW)
+    provider.discard(deadline=soon())
+    STEPS["stage"](provider)
+    provider.promote("2", deadline=soon())
+    assert vault.content() == {**NEW, "certificate": "added"}
+
+
+def test_only_what_was_looked_at_is_promoted(vault: Vault) -> None:
+    """Another operator's pending version was not checked."""
+    mine, other = vault.provider(), vault.provider()
+    STEPS["stage"](mine)
+    other.stage({"client_secret": Secret("canary-untested")}, deadline=soon())
+    with pytest.raises(wise_creds.RotationError, match="WC702"):
+        mine.promote("1", deadline=soon())
+    assert mine.fetch_staged(deadline=soon()) is not None
+    mine.promote("1", deadline=soon())
+    assert vault.content() == {**FIELDS, "client_secret": "canary-untested"}
+
+
+def test_what_is_staged_while_a_promotion_ends_stays(vault: Vault) -> None:
+    """It may be the only copy."""
+    provider = vault.provider()
+    STEPS["stage"](provider)
+    original = httpx.HTTPTransport.handle_request
+    state = {"once": True}
+
+    def staged_meanwhile(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        response = original(self, request)
+        if request.method == "POST" and state.pop("once", False):
+            vault.put({**FIELDS, "client_secret": "canary-of-somebody-else"}, "wise/sandbox-pending")
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.HTTPTransport, "handle_request", staged_meanwhile)
+        provider.promote("1", deadline=soon())
+    assert vault.content() == NEW
+    assert vault.content("wise/sandbox-pending") == {**FIELDS, "client_secret": "canary-of-somebody-else"}
+
+
 # Leaks
 
 
@@ -694,6 +897,13 @@ BASE = {"address": "https://vault.example:8200", "mount": "kv", "path": "wise/sa
         ({"address": "vault.example:8200"}, "WC204"),
         ({"address": "unix://vault/socket"}, "WC204"),
         ({"proxy": "http://me:secret@proxy:3128"}, "WC204"),
+        ({"proxy": "http://proxy:99999"}, "WC204"),
+        ({"address": "https://vault.example:x"}, "WC204"),
+        ({"address": "http://127.0.0.1:8200", "proxy": "http://proxy:3128"}, "WC203"),
+        ({"pending_path": "../../sys/x"}, "WC313"),
+        ({"pending_path": "data/x"}, "WC313"),
+        ({"path": "wise//x"}, "WC313"),
+        ({"path": "wise/"}, "WC313"),
         ({"path": "data/wise/sandbox"}, "WC313"),
         ({"path": "kv/wise/sandbox"}, "WC313"),
         ({"path": "wise/../other"}, "WC313"),
@@ -734,6 +944,12 @@ def test_options_that_cannot_work_are_refused_before_the_network(changes: dict[s
         True,
         [],
     )
+
+
+def test_a_mount_may_stand_as_vault_lists_it() -> None:
+    """With its slash."""
+    chosen = VaultOptions.model_validate({**BASE, "mount": "kv/", "vault_namespace": "team-a/"})
+    assert (chosen.mount, chosen.vault_namespace) == ("kv", "team-a")
 
 
 def test_a_proxy_is_the_option_only() -> None:
