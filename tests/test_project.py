@@ -22,22 +22,25 @@ CORE = sorted((ROOT / "wise_creds").rglob("*.py"))
 PROVIDERS = sorted((ROOT / "providers").rglob("*.py"))
 # Each floor imports only lower ones; modules in one string share a floor and do not import each other in a circle.
 FLOORS = """
-errors clock _quiet
+errors clock _quiet _fork
 secret
 shield namespace
 token provider documents _engine _pem tls _expand _problems
-_registry _material _slots _retry
+_registry _material _slots _retry _watch
 credentials
 config
 _loader _token_request
 _token_cache
 fetcher _generation
-_pools
+_listeners
+_pools _refresh
+_rotator
+_wiring
 _clients connection _user
-_open
+_open staged
 validation rotation
 testing
-_demo cli __main__
+_demo _rotate_cli cli __main__
 """
 
 

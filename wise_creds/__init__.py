@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from wise_creds.fetcher import AsyncTokenFetcher, TokenFetcher
     from wise_creds.namespace import Namespace
     from wise_creds.provider import Options, Provider, SecretDocument, Staging
+    from wise_creds.rotation import RotationStatus
     from wise_creds.secret import Secret
     from wise_creds.token import Token
     from wise_creds.validation import Report, validate
@@ -67,6 +68,7 @@ _HOMES = {
     "fetcher": ("AsyncTokenFetcher", "TokenFetcher"),
     "namespace": ("Namespace",),
     "provider": ("Options", "Provider", "SecretDocument", "Staging"),
+    "rotation": ("RotationStatus",),
     "secret": ("Secret",),
     "token": ("Token",),
     "validation": ("Report", "validate"),
@@ -94,6 +96,7 @@ __all__ = [
     "ProviderUnavailableError",
     "Report",
     "RotationError",
+    "RotationStatus",
     "Secret",
     "SecretDocument",
     "SecretNotFoundError",

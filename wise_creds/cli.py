@@ -14,12 +14,14 @@ from typing import Literal
 import click
 
 from wise_creds import __version__
+from wise_creds._rotate_cli import csr, rotate
 from wise_creds.errors import WiseCredsError, printable
 
 _NAMESPACES = click.Choice(["sandbox", "production"])
 _config_option = click.option(
     "--config", metavar="PATH", help="Configuration file; default: $WISE_CREDS_CONFIG, else ./wise-creds.toml."
 )
+_NO_CONFIG = ("WC101", "WC102")
 _STARTER = """\
 # wise-creds.toml: where the credentials are. A secret itself never stands in this file.
 
@@ -135,6 +137,10 @@ def demo() -> int:
     return run()
 
 
+cli.add_command(rotate)
+cli.add_command(csr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     given = sys.argv[1:] if argv is None else argv
@@ -151,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         return problem.exit_code
     except WiseCredsError as problem:
         click.echo(f"error: {problem}", err=True)
-        return 1
+        return 2 if problem.code in _NO_CONFIG else 3 if problem.retryable else 1
     finally:
         logger.removeHandler(handler)
     return result if isinstance(result, int) else 0

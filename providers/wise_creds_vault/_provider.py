@@ -38,10 +38,11 @@ class VaultProvider(VaultReader):
 
         def read(wire: Wire) -> SecretDocument | None:
             try:
-                self._chosen = self._pending(wire)[1]["created_time"]
-                return self._document(wire, self._options.pending, None)
+                content, about = self._pending(wire)
             except SecretNotFoundError:
                 return None
+            self._chosen = about["created_time"]
+            return self._document(self._options.pending, content, about)
 
         return self._staging(deadline, read)
 
@@ -80,8 +81,8 @@ class VaultProvider(VaultReader):
             content, number, self._chosen = copy.deepcopy(pending), about["version"], about["created_time"]
         put_fields(content, fields, self._options.fields)
         if content != pending:
-            number = self._write(wire, self._options.pending, content, number)
-            self._chosen = self._pending(wire)[1]["created_time"]
+            about = self._write(wire, self._options.pending, content, number)
+            number, self._chosen = number + 1, about.get("created_time")
         return str(number)
 
     def _pending(self, wire: Wire) -> tuple[Content, Content]:
@@ -141,18 +142,22 @@ class VaultProvider(VaultReader):
                 return self._version(wire, self._options.path, number - 1)
         return None, {}
 
-    def _write(self, wire: Wire, path: str, content: Content, number: int) -> int:
-        """Write the version after this one, if it is still the last."""
+    def _write(self, wire: Wire, path: str, content: Content, number: int) -> Content:
+        """Write the version after this one, if it is still the last; gives its metadata."""
         from hvac.api.secrets_engines import KvV2
 
+        lost: RotationError | None = None
         try:
-            KvV2(wire).create_or_update_secret(path, content, cas=number, mount_point=self._options.mount)
-        except RotationError:
-            # Lost to somebody else; or won by an attempt whose answer was lost, and that was sent again.
-            found, about = self._version(wire, path, None)
-            if about["version"] != number + 1 or found != content:
-                raise
-        return number + 1
+            answer = KvV2(wire).create_or_update_secret(path, content, cas=number, mount_point=self._options.mount)
+        except RotationError as refused:
+            lost = refused
+        if lost is None:
+            return dict(answer.get("data") or {})
+        # Lost to somebody else; or won by an attempt whose answer was lost, and that was sent again.
+        found, about = self._version(wire, path, None)
+        if about["version"] != number + 1 or found != content:
+            raise lost
+        return about
 
     def _remove(self, wire: Wire) -> None:
         from hvac.api.secrets_engines import KvV2

@@ -198,14 +198,15 @@ class VaultReader:
         if self._options.kv_version == 1:
             return self._first_engine(wire)
         try:
-            return self._document(wire, self._options.path, number or self._options.version)
+            return self._document(
+                self._options.path, *self._version(wire, self._options.path, number or self._options.version)
+            )
         except SecretNotFoundError as problem:
             if problem.code != "WC301":
                 raise
         raise self._absent(wire)
 
-    def _document(self, wire: Wire, path: str, number: int | None) -> SecretDocument:
-        content, metadata = self._version(wire, path, number)
+    def _document(self, path: str, content: Mapping[str, object], metadata: Mapping[str, Any]) -> SecretDocument:
         where = place(self._options, path)
         fields, names = pick_fields(content, self._options.fields, location=where)
         made = instant(metadata.get("created_time"))
