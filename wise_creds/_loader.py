@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -120,36 +120,35 @@ class Loader:
         """Probe all sources, in parallel: versions, None where only a read can tell, and the first failure."""
         if deadline is None:
             deadline = self._clock.boot() + self.config.options.deadline
-        jobs: list[Job[str | None]] = [
-            Job(partial(_probing, source, deadline), name=f"probe {source.config.provider}", translate=source.translate)
-            for source in self._sources
-        ]
-        versions: list[str | None] = []
-        problems: list[WiseCredsError] = []
-        for source, job in zip(self._sources, jobs, strict=True):
-            outcome = job.wait(self._clock, deadline)
-            if outcome is None:
-                job.abandon()
-                problems.append(self._too_late(source))
-            elif isinstance(outcome.error, WiseCredsError):
-                problems.append(outcome.error)
-            versions.append(None if outcome is None else outcome.value)
+        versions, problems = self._asked("probe", lambda source: source.provider.probe(deadline=deadline), deadline)
         return versions, next(iter(self._retold(problems)), None)
 
     def _documents(self, deadline: float) -> tuple[list[SecretDocument], list[WiseCredsError]]:
-        jobs = [_reading(source, deadline) for source in self._sources]
-        documents: list[SecretDocument] = []
+        found, problems = self._asked("load", lambda source: source.provider.fetch(deadline=deadline), deadline)
+        return [document for document in found if document is not None], problems
+
+    def _asked(
+        self, what: str, call: Callable[[_Source], object], deadline: float
+    ) -> tuple[list[Any], list[WiseCredsError]]:
+        """Ask all sources, in parallel: what each gave, None where it failed, and the failures."""
+        jobs = [
+            Job(partial(_called, call, source), name=f"{what} {source.config.provider}", translate=source.translate)
+            for source in self._sources
+        ]
+        given: list[Any] = []
         problems: list[WiseCredsError] = []
         for source, job in zip(self._sources, jobs, strict=True):
             outcome = job.wait(self._clock, deadline)
+            value = None
             if outcome is None:
                 job.abandon()
                 problems.append(self._too_late(source))
             elif isinstance(outcome.error, WiseCredsError):
                 problems.append(outcome.error)
             else:
-                documents.append(outcome.unwrap())
-        return documents, problems
+                value = outcome.unwrap()
+            given.append(value)
+        return given, problems
 
     def check(self, fields: Fields) -> Checked:
         """Judge the fields; nothing is raised for what is wrong with them."""
@@ -224,16 +223,8 @@ def _placed(error: BaseException, place: str) -> WiseCredsError:
     return error
 
 
-def _reading(source: _Source, deadline: float) -> Job[SecretDocument]:
-    return Job(
-        lambda _job: source.provider.fetch(deadline=deadline),
-        name=f"load {source.config.provider}",
-        translate=source.translate,
-    )
-
-
-def _probing(source: _Source, deadline: float, _job: Job[str | None]) -> str | None:
-    return source.provider.probe(deadline=deadline)
+def _called(call: Callable[[_Source], object], source: _Source, _job: Job[object]) -> object:
+    return call(source)
 
 
 def _translator(source: SourceConfig) -> Translate:
