@@ -138,8 +138,12 @@ class FilesReader:
         except OSError as caught:
             raise denied(caught, directory) from None
         fields, notices = self._read_all(directory, base, names)
-        return SecretDocument(fields=fields, version=fingerprint(fields), location=printable(directory),
-                              notices=tuple(notices), names=names)  # fmt: skip
+        # The number is for people: the rest differs from process to process, and it is the content that counts.
+        # A plain directory is what becomes the first set.
+        number = 1 if base == Path(os.path.realpath(directory)) else numbered(base)
+        version = (f"v{number}." if number else "") + fingerprint(fields)
+        return SecretDocument(fields=fields, version=version, location=printable(directory), notices=tuple(notices),
+                              names=names)  # fmt: skip
 
     def _read_all(self, directory: Path, base: Path, names: tuple[str, ...]) -> tuple[dict[str, Secret], list[Notice]]:
         fields: dict[str, Secret] = {}

@@ -23,36 +23,48 @@ class FilesProvider(FilesReader):
     time also the right to write in the folder above. What it writes is for this user alone (0700, 0600).
     """
 
+    _chosen: str | None = None
+    """The pending set that was staged or looked at; no other one is promoted."""
+
     def stage(self, fields: Mapping[str, Secret], *, deadline: float) -> str:
         """Write the fields over what is staged, else over a copy of the current set; the same again is a no-op."""
         with self._locked(deadline) as layout:
             base = layout.pending
+            if base is not None:
+                self._refuse_stale(layout.current, base)
             before = contents(base or layout.current)
             after = self._changed(before, fields)
             if base is not None and after == before:
-                return self._version(layout, base)
+                self._chosen = self._version(layout, base)
+                return self._chosen
             fresh = layout.write(after)
-            version = self._version(layout, fresh)
+            self._version(layout, fresh)  # it can be read
             layout.stage(fresh)
-            return version
+            self._chosen = self._version(layout, layout.pending or fresh)
+            return self._chosen
 
     def fetch_staged(self, *, deadline: float) -> SecretDocument | None:
         """Read the pending set."""
         with self._locked(deadline) as layout:
-            return None if layout.pending is None else self._document(layout.directory, layout.pending)
+            found = None if layout.pending is None else self._document(layout.directory, layout.pending)
+            self._chosen = None if found is None else found.version
+            return found
 
     def promote(self, expected: str, *, deadline: float) -> None:
         """Let `..data` name the pending set if the current one is the expected one."""
         with self._locked(deadline) as layout:
             current, pending, origin = layout.current, layout.pending, _origin(layout)
             if pending is None:
-                if origin is not None and self._version(layout, origin) == expected:
+                if origin is not None and _same(self._version(layout, origin), expected):
                     return  # done before
                 raise RotationError("nothing is staged", code="WC701", location=self._place(),
                                     hint="rotate stage first")  # fmt: skip
+            if self._chosen is not None and not _same(self._version(layout, pending), self._chosen):
+                raise self._moved()
             if pending != current:
-                if self._version(layout, current) != expected:
+                if not _same(self._version(layout, current), expected):
                     raise self._moved()
+                self._refuse_stale(current, pending)
                 layout.make_current(pending)
             layout.unstage()
 
@@ -63,9 +75,9 @@ class FilesProvider(FilesReader):
             if previous is None:
                 raise RotationError("there is no previous version", code="WC703", location=self._place(),
                                     hint="stage and promote the old values instead")  # fmt: skip
-            if self._version(layout, current) != expected:
+            if not _same(self._version(layout, current), expected):
                 # Two sets that name each other: the last step went back, or back and forth.
-                if layout.before(previous) == current and self._version(layout, previous) == expected:
+                if layout.before(previous) == current and _same(self._version(layout, previous), expected):
                     return
                 raise self._moved()
             if layout.pending == current:
@@ -121,12 +133,28 @@ class FilesProvider(FilesReader):
     def _version(self, layout: Layout, base: Path) -> str:
         return self._document(layout.directory, base).version
 
+    def _refuse_stale(self, current: Path, staged: Path) -> None:
+        """What was staged before a file of the current set was written does not know what that changed."""
+        if max(_written(current), default=0) > min(_written(staged), default=0):
+            raise RotationError("what is staged is older than the current version", code="WC750", location=self._place(),
+                                hint="wise-creds rotate discard, then stage again")  # fmt: skip
+
     def _place(self) -> str:
         return printable(self._options.directory or self._options.file)
 
     def _moved(self) -> RotationError:
-        return RotationError("the current version is not the expected one: somebody else has rotated", code="WC702",
+        return RotationError("somebody else has staged or rotated meanwhile", code="WC702",
                              location=self._place(), hint="look at its status, then decide anew")  # fmt: skip
+
+
+def _written(base: Path) -> list[int]:
+    """Give when each file of a set was last written, by the time that only the kernel sets."""
+    return [entry.lstat().st_ctime_ns for entry in base.iterdir() if entry.is_file() and not entry.is_symlink()]
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare two names of versions by content: a plain directory gets its number when it is turned into the layout."""
+    return one.rpartition(".")[2] == other.rpartition(".")[2]
 
 
 def _origin(layout: Layout) -> Path | None:

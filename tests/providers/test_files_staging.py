@@ -43,7 +43,7 @@ class Operator:
         self.provider = FilesProvider(chosen, namespace=namespace, environ=environ or {}, clock=clock)
 
     def stage(self, **fields: str | bytes) -> str:
-        return self.provider.stage({name: Secret(value) for name, value in fields.items()}, deadline=SOON)
+        return content(self.provider.stage({name: Secret(value) for name, value in fields.items()}, deadline=SOON))
 
     def staged(self) -> dict[str, str] | None:
         document = self.provider.fetch_staged(deadline=SOON)
@@ -59,10 +59,11 @@ class Operator:
         self.provider.discard(deadline=SOON)
 
     def previous(self) -> str | None:
-        return self.provider.previous(deadline=SOON)
+        previous = self.provider.previous(deadline=SOON)
+        return None if previous is None else content(previous)
 
     def version(self) -> str:
-        return self.provider.fetch(deadline=SOON).version
+        return content(self.provider.fetch(deadline=SOON).version)
 
     def values(self) -> dict[str, str]:
         return _values(self.provider.fetch(deadline=SOON))
@@ -73,6 +74,11 @@ class Operator:
         after = self.stage(**fields)
         self.promote(before)
         return after
+
+
+def content(version: str) -> str:
+    """Take the number off a version's name: a set of the same content may have another one."""
+    return version.rpartition(".")[2]
 
 
 def _values(document: SecretDocument) -> dict[str, str]:
@@ -211,6 +217,49 @@ def test_current_and_previous_are_kept_and_older_ones_removed(store: Path) -> No
     operator.rollback(versions[3])
     operator.rotate(client_secret="canary-secret-9")
     assert (operator.previous(), _sets(store)) == (versions[2], ["..v3", "..v5"])
+
+
+def test_versions_are_numbered_for_people(store: Path) -> None:
+    """What follows the number differs between processes."""
+    provider = Operator(store).provider
+    plain = provider.fetch(deadline=SOON).version
+    staged = provider.stage({"client_secret": Secret("canary-secret-new")}, deadline=SOON)
+    provider.promote(plain, deadline=SOON)
+    current, previous = provider.fetch(deadline=SOON).version, provider.previous(deadline=SOON)
+    assert (plain.startswith("v1."), staged, current, previous) == (True, current, f"v2.{content(staged)}", plain)
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_was_staged_before_a_file_was_written_by_hand_is_never_promoted(store: Path, rotated: bool) -> None:
+    """It would undo that; only `discard` takes it away."""
+    operator = Operator(store)
+    if rotated:
+        operator.rotate(client_secret="canary-secret-first")
+    operator.stage(client_secret="canary-secret-new")
+    by_hand = store / "..data" / "client_id" if rotated else store / "client_id"
+    by_hand.write_text("canary-by-hand")
+    while by_hand.stat().st_ctime_ns <= max(path.stat().st_ctime_ns for path in (store / "..pending").iterdir()):
+        by_hand.write_text("canary-by-hand")  # the kernel's clock has ticks of some milliseconds
+    codes = [refusal(operator.promote, operator.version()).code, refusal(operator.stage, client_id="x").code]
+    assert (codes, operator.values()["client_id"]) == (["WC750", "WC750"], "canary-by-hand")
+    operator.discard()
+    operator.rotate(client_secret="canary-secret-new")
+    assert (operator.values()["client_id"], operator.values()["client_secret"]) == (
+        "canary-by-hand",
+        "canary-secret-new",
+    )
+
+
+def test_only_what_was_looked_at_is_promoted(store: Path) -> None:
+    """Another operator's pending set was not checked."""
+    mine, other = Operator(store), Operator(store)
+    first = mine.version()
+    mine.stage(client_secret="canary-secret-tested")
+    other.stage(client_secret="canary-secret-untested")
+    assert refusal(mine.promote, first).code == "WC702"
+    assert mine.staged() is not None
+    mine.promote(first)
+    assert mine.values()["client_secret"] == "canary-secret-untested"
 
 
 def _sets(directory: Path) -> list[str]:
