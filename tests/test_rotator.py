@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -162,7 +163,7 @@ def test_a_connection_that_is_closed_while_it_refreshes_stays_closed(mock_wise: 
     wise.close()
     outcome = job.wait(SYSTEM_CLOCK, SYSTEM_CLOCK.boot() + 5)
     assert outcome is not None
-    assert (getattr(outcome.error, "code", None), wise.current().number) == ("WC513", 1)
+    assert (getattr(outcome.error, "code", None), wise._rotator.generation.cache.closed) == ("WC513", True)
 
 
 # Bad versions
@@ -523,8 +524,8 @@ def test_a_request_that_is_overtaken_by_a_swap_leaves_no_old_pool_behind(mock_wi
         mock_wise.rotate_certificate()
         wise.refresh()
         pinned = pools.pin(old)
-        assert (pools._held, pools.retire()) == (None, 1)
-        assert (pools.release(pinned) is pinned.pool, pools.retire()) == (True, 0)
+        assert (pools._held, pools.retire(9)) == (None, 1)
+        assert (pools.release(pinned) is pinned.pool, pools.retire(9)) == (True, 0)
 
 
 def test_pools_of_an_event_loop_are_closed_in_it(mock_wise: MockWise, wise: Connection) -> None:
@@ -727,3 +728,148 @@ def test_rotations_leave_nothing_behind(mock_wise: MockWise, wise: Connection, t
 
         until(clean)
     assert _refresh.MAX_DRAIN == 60.0
+
+
+# What a review found
+
+
+def test_a_forked_child_takes_no_lock_of_its_parents_pools(mock_wise: MockWise, wise: Connection) -> None:
+    """Another thread may have held it at the fork."""
+    with wise.client() as http:
+        http.get("/v2/profiles")
+        pools: Any = http._transport._pools  # type: ignore[attr-defined]
+        held, pools._pid = pools._held, 0
+        with pools._lock:
+            assert (pools.retire(9), pools.release(held), pools.take(), pools.end(9)) == (0, None, None, None)
+        pools._pid = os.getpid()
+
+
+def test_a_refresh_that_interrupts_another_ones_start_waits_for_nothing(wise: Connection) -> None:
+    """As a signal handler does, in the thread that holds the lock."""
+    with wise._rotator._lock:
+        assert not wise.refresh()
+
+
+def test_a_refresh_that_was_asked_for_sees_what_a_reading_under_way_has_missed(
+    mock_wise: MockWise, wise: Connection
+) -> None:
+    """A promotion, then SIGHUP: joining an older reading would leave the new version for later."""
+    mock_wise.rotate_secret(overlap=True)
+    mock_wise.state.delay = 0.3
+    job = wise._rotator.start()
+    until(lambda: mock_wise.token_requests == 2)
+    mock_wise.rotate_secret(overlap=True)
+    assert (wise.refresh(), wise.current().number, job.value) == (True, 3, True)
+
+
+def test_a_rejected_version_is_not_tried_at_wise_because_of_refusals(mock_wise: MockWise) -> None:
+    """Before its time; whoever asks for a refresh gets one."""
+    clock = FakeClock(SYSTEM_CLOCK.wall())
+    with connected(mock_wise, clock) as wise:
+        broken(mock_wise, "refused")
+        refused = TokenRejectedError("refused", code="WC501")
+        asked = []
+        for seconds in (0, 11, 400):
+            clock.advance(seconds)
+            wise._rotator.moved_on(wise.current(), refused)
+            asked.append(mock_wise.token_requests)
+        with pytest.raises(TokenRejectedError):
+            wise.refresh()
+        assert (asked, mock_wise.token_requests) == ([2, 2, 3], 4)
+
+
+def test_the_end_of_one_drain_leaves_what_was_replaced_later(mock_wise: MockWise, wise: Connection) -> None:
+    """Its minute is not over."""
+    with wise.client() as http:
+        pools: Any = http._transport._pools  # type: ignore[attr-defined]
+        with http.stream("GET", "/v2/profiles"):
+            first = pools._held
+            mock_wise.rotate_certificate()
+            wise.refresh()
+            with http.stream("GET", "/v2/profiles") as second:
+                mock_wise.rotate_certificate()
+                wise.refresh()
+                wise._rotator._end(1)
+                assert (first.pool._pool.connections, bool(second.read())) == ([], True)
+
+
+def test_discard_wakes_a_call_that_waits_for_its_answer(mock_wise: MockWise, wise: Connection) -> None:
+    """Closing a socket alone leaves a thread in recv() there."""
+    with wise.client(timeout=None) as http:
+        http.get("/v2/profiles")
+        pools: Any = http._transport._pools  # type: ignore[attr-defined]
+        pinned = pools.pin(wise.current())
+        (one,) = pinned.sockets
+        waiting = threading.Thread(target=lambda: one.recv(1))
+        waiting.start()
+        assert wise.refresh(discard=True)
+        waiting.join(5)
+        assert not waiting.is_alive()
+
+
+def test_a_token_that_arrives_after_a_discard_is_not_used(mock_wise: MockWise, wise: Connection) -> None:
+    """Whoever waited for it goes on with the new generation."""
+    old = wise.current()
+    old.cache.invalidate(wise.token())
+    mock_wise.state.delay = 1.5
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(wise.token)
+        until(lambda: mock_wise.token_requests == 2)
+        mock_wise.state.delay = 0.0
+        wise.refresh(discard=True)
+        token, cache = waiting.result(), wise.current().cache
+        assert (cache._slots.shared is token or bool(cache._holders(token)), wise.current().number) == (True, 2)
+
+
+def test_a_callback_that_exits_ends_nothing(mock_wise: MockWise, wise: Connection) -> None:
+    """The others are told, and of later generations too."""
+    wise.on_rotate(lambda _generation: sys.exit())
+    numbers = told(wise)
+    for _ in range(2):
+        mock_wise.rotate_secret()
+        wise.refresh()
+    until(lambda: numbers == [2, 3])
+
+
+def test_where_no_thread_can_be_started_a_valid_token_still_serves(
+    mock_wise: MockWise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Due as it is, and with a watcher that is not there; news waits for its turn."""
+    clock = FakeClock(SYSTEM_CLOCK.wall())
+    with connected(mock_wise, clock, watch=30) as wise, connected(mock_wise, clock, watch=30) as unwatched:
+        numbers = told(wise)
+        clock.advance(11 * 3600)
+
+        def failing(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", failing)
+            assert wise.authorization()
+            assert unwatched.authorization()
+            wise._rotator.listeners.tell(wise._rotator.generation)
+        assert numbers == []
+        mock_wise.rotate_secret()
+        wise.refresh()
+        until(lambda: numbers == [1, 2])
+        unwatched.current()
+        until(lambda: names().count("wise-creds watch") == 2)
+
+
+@pytest.mark.parametrize("how", ["token", "authorization", "atoken"])
+def test_a_users_token_too_leads_to_a_look_at_the_source(mock_wise: MockWise, wise: Connection, how: str) -> None:
+    """When Wise refuses the partner's client."""
+    users = wise.user(Secret(mock_wise.authorise()), store=lambda _secret: None)
+    mock_wise.rotate_secret()
+    calls: dict[str, Callable[[], object]] = {
+        "token": users.token, "authorization": users.authorization, "atoken": lambda: asyncio.run(users.atoken())}  # fmt: skip
+    assert calls[how]()
+    assert wise.current().number == 2
+
+
+def test_users_may_come_while_others_go(mock_wise: MockWise, wise: Connection) -> None:
+    """A discard meets them all, and those that nobody holds any more are forgotten."""
+    kept = [wise.user(Secret("x"), store=lambda _secret: None) for _ in range(3)]
+    wise.user(Secret("y"), store=lambda _secret: None)
+    gc.collect()
+    assert wise._known_users() == kept

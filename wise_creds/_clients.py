@@ -8,7 +8,8 @@ that the caller sees carries it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -70,7 +71,14 @@ class Transport(httpx.BaseTransport):
         self, generation: Generation, request: httpx.Request, token: Token, translate: Translate
     ) -> httpx.Response:
         pinned = self._pools.pin(generation)
-        outcome = attempt(lambda: pinned.pool.handle_request(private(request, token)), translate, loggers=HTTP_LOGGERS)
+
+        def opened(event: str, info: Mapping[str, Any]) -> None:
+            if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+                pinned.sockets.add(info["return_value"].get_extra_info("socket"))
+
+        outcome = attempt(
+            lambda: pinned.pool.handle_request(private(request, token, trace=opened)), translate, loggers=HTTP_LOGGERS
+        )
         if outcome.error is not None:
             self._release(pinned)
         answer = outcome.unwrap()
@@ -208,7 +216,8 @@ def _shut_in_its_loop(pinned: Pinned[httpx.AsyncHTTPTransport]) -> None:
         task.add_done_callback(_closing.discard)
 
     loop = pinned.loop
-    if isinstance(loop, asyncio.AbstractEventLoop) and not loop.is_closed():
+    assert isinstance(loop, asyncio.AbstractEventLoop)  # noqa: S101  that is where this transport pins its pools
+    with suppress(RuntimeError):  # closed, and its connections with it
         loop.call_soon_threadsafe(begin)
 
 

@@ -31,10 +31,12 @@ class Listeners:
     def add(self, callback: Callback) -> Callable[[], None]:
         """Subscribe; gives what unsubscribes."""
         entry = (callback,)  # of its own, for the same callback may be added twice
-        self._callbacks.append(entry)
+        with self._lock:
+            self._callbacks = [*self._callbacks, entry]
 
         def remove() -> None:
-            self._callbacks = [one for one in self._callbacks if one is not entry]
+            with self._lock:
+                self._callbacks = [one for one in self._callbacks if one is not entry]
 
         return remove
 
@@ -47,7 +49,10 @@ class Listeners:
             if self._telling:
                 return
             self._telling = True
-        threading.Thread(target=self._tell_all, name="wise-creds on_rotate", daemon=True).start()
+        try:
+            threading.Thread(target=self._tell_all, name="wise-creds on_rotate", daemon=True).start()
+        except RuntimeError:  # no thread can be started now; the next news brings this along
+            self._telling = False
 
     def _tell_all(self) -> None:
         while True:
@@ -59,5 +64,5 @@ class Listeners:
             for (callback,) in self._callbacks:
                 try:
                     callback(generation)
-                except Exception as caught:  # noqa: BLE001  it is the caller's code, and may fail in any way
+                except BaseException as caught:  # noqa: BLE001  it is the caller's code; an exit there ends nothing here
                     log.warning("an on_rotate callback failed: %s", described(caught))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from wise_creds._generation import Generation
@@ -21,6 +24,7 @@ class Pinned(Generic[Pool]):
         self.loop = loop
         self.in_flight = 0
         self.retired = False
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 class Pools(Generic[Pool]):
@@ -52,7 +56,7 @@ class Pools(Generic[Pool]):
 
     def pin(self, generation: Generation, loop: object = None) -> Pinned[Pool]:
         """Give the pool for a request."""
-        if os.getpid() != self._pid:  # the parent's connections are not ours to use or to close
+        if self._foreign():  # the parent's connections are not ours to use or to close
             self._start()
         with self._lock:
             held = self._held
@@ -69,6 +73,8 @@ class Pools(Generic[Pool]):
 
     def release(self, pinned: Pinned[Pool]) -> Pool | None:
         """Note that a response is done; give the pool if it may be closed now."""
+        if self._foreign():
+            return None
         with self._lock:
             pinned.in_flight -= 1
             if not pinned.retired or pinned.in_flight or pinned not in self._leaving:
@@ -76,21 +82,32 @@ class Pools(Generic[Pool]):
             self._leaving.discard(pinned)
             return pinned.pool
 
-    def retire(self) -> int:
-        """Take the pool of an older generation out of use, close it if it is idle, and count those still at work."""
+    def retire(self, number: int) -> int:
+        """Take the pool of a replaced generation out of use, close it if it is idle; how many up to `number` still work."""
+        if self._foreign():
+            return 0
         with self._lock:
-            if os.getpid() != self._pid:
-                return 0
             if self._held is not None and self._held.generation is not self._current():
                 self._retire()
-            return len(self._leaving)
+            return sum(pinned.generation.number <= number for pinned in self._leaving)
 
-    def end(self) -> None:
-        """Close older pools whatever is under way on them."""
+    def end(self, number: int) -> None:
+        """Close pools of generations up to `number`, whatever is under way on them."""
+        if self._foreign():
+            return
         with self._lock:
-            leaving, self._leaving = self._leaving, set()
-        for pinned in leaving:
+            ended = {pinned for pinned in self._leaving if pinned.generation.number <= number}
+            self._leaving -= ended
+        for pinned in ended:
+            for one in list(pinned.sockets):
+                with suppress(OSError):
+                    # Closing alone would leave a thread that waits in recv() there.
+                    socket.socket.shutdown(one, socket.SHUT_RDWR)
             self._shut(pinned)
+
+    def _foreign(self) -> bool:
+        """Whether this is a forked child that has no pool of its own yet; its parent's lock may be held for ever."""
+        return os.getpid() != self._pid
 
     def _retire(self) -> None:
         held, self._held = self._held, None
@@ -104,6 +121,8 @@ class Pools(Generic[Pool]):
 
     def take(self) -> Pool | None:
         """Give the pool in use to whoever closes the client."""
+        if self._foreign():
+            return None
         with self._lock:
             held, self._held = self._held, None
-            return None if held is None or os.getpid() != self._pid else held.pool
+            return None if held is None else held.pool

@@ -13,14 +13,14 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from wise_creds._engine import Job
 from wise_creds._fork import reset_in_child
 from wise_creds._generation import Generation, build
 from wise_creds._listeners import Listeners
 from wise_creds._loader import Loader, announce
-from wise_creds._retry import BackOff
+from wise_creds._retry import BackOff, closed
 from wise_creds._slots import Watcher
 from wise_creds._watch import Watch
 from wise_creds.clock import Clock
@@ -30,8 +30,6 @@ from wise_creds.errors import (
     LoadError,
     ProviderError,
     ProviderUnavailableError,
-    TokenError,
-    TokenUnavailableError,
     WiseCredsError,
 )
 from wise_creds.secret import Secret
@@ -45,12 +43,12 @@ MAX_DRAIN = 60.0  # seconds that a response may take to be read after its genera
 class Drains(Protocol):
     """Something with connections of older generations."""
 
-    def retire(self) -> int:
-        """Let idle ones go; how many are still at work."""
+    def retire(self, number: int) -> int:
+        """Let idle ones go; how many of generations up to this one are still at work."""
         ...
 
-    def end(self) -> None:
-        """Let the others go too."""
+    def end(self, number: int) -> None:
+        """Let those go too."""
         ...
 
 
@@ -89,6 +87,7 @@ class Refresher(Watcher):
         self.checked_at = clock.wall()
         self.source_error: str | None = None
         self.rejected: Rejected | None = None
+        self._probed: str | None = None
         self._drains: weakref.WeakSet[Drains] = weakref.WeakSet()
         self.watch = Watch(loader.interval(), weakref.WeakMethod(self.look), clock=clock, uniform=uniform)
         self._closed = False
@@ -98,8 +97,10 @@ class Refresher(Watcher):
 
     def reset(self) -> None:
         """Start clean: nothing under way; also in the child of a fork."""
-        self._lock, self._work = threading.Lock(), threading.Lock()
+        # Reentrant for the sake of those who call `refresh` in a signal handler.
+        self._lock, self._work = threading.RLock(), threading.Lock()
         self._job: Job[bool] | None = None
+        self._joinable = False
         self._rest = BackOff(self.uniform)
         self.listeners.reset()
         self.watch.reset()
@@ -116,41 +117,56 @@ class Refresher(Watcher):
 
     def refresh(self, *, discard: bool) -> bool:
         """Read the source now; whether there is a new generation."""
-        return self._told(self.start(discard=discard).wait(self.clock, self.deadline()))
+        before = self.generation
+        self._told(self.start(discard=discard, explicit=True).wait(self.clock, self.deadline()))
+        return self.generation is not before
 
     async def arefresh(self, *, discard: bool) -> bool:
         """Do the same as `refresh` without blocking the event loop."""
-        return self._told(await self.start(discard=discard).wait_async(self.clock, self.deadline()))
+        before = self.generation
+        self._told(await self.start(discard=discard, explicit=True).wait_async(self.clock, self.deadline()))
+        return self.generation is not before
 
-    def _told(self, outcome: Outcome[bool] | None) -> bool:
+    def _told(self, outcome: Outcome[bool] | None) -> None:
         if outcome is None:
             raise LoadError([ProviderUnavailableError("the refresh did not end in time", code="WC304",
                                                       namespace=self.loader.config.namespace,
                                                       hint="is the store reachable from here?")])  # fmt: skip
         # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
-        return Outcome(outcome.value, copy.copy(outcome.error)).unwrap()
+        Outcome(outcome.value, copy.copy(outcome.error)).unwrap()
 
     def deadline(self) -> float:
         """Give the point on the boot clock by which a refresh that begins now has ended."""
         # One for what may be under way, one for the sources, one for the token; each ends by itself.
         return self.clock.boot() + 3 * self.loader.config.options.deadline
 
-    def start(self, *, discard: bool = False) -> Job[bool]:
-        """Begin to read the source, or join in."""
+    def start(self, *, discard: bool = False, explicit: bool = False) -> Job[bool]:
+        """
+        Begin to read the source, or join in.
+
+        Args:
+            discard: let old tokens and connections go at once, even if nothing has changed.
+            explicit: somebody has asked: what is there now counts, not what a reading under way may have missed, and a
+                version that was rejected is tried again.
+        """
         with self._lock:
             if self._closed:
-                raise _closed()
-            if discard or self._job is None or self._job.done:
-                self._job = Job(lambda _job: self._refreshed(discard=discard), name="refresh")
+                raise closed()
+            if discard or self._job is None or self._job.done or (explicit and not self._joinable):
+                self._joinable = True
+                self._job = Job(lambda _job: self._refreshed(discard=discard, explicit=explicit), name="refresh")
             return self._job
 
-    def _refreshed(self, *, discard: bool) -> bool:
+    def _refreshed(self, *, discard: bool, explicit: bool) -> bool:
         with self._work:
+            self._joinable = False
             version = None
             try:
                 fields = self.loader.read()
                 version = fields.version
                 self.checked_at, self.source_error = self.clock.wall(), None
+                if not (discard or explicit) and self._rests(version):
+                    return False
                 checked = self.loader.check(fields)
                 if checked.credentials is None:
                     raise LoadError(checked.errors)
@@ -161,16 +177,21 @@ class Refresher(Watcher):
             except WiseCredsError as problem:
                 self._failed(problem, version)
                 raise
-            if self._closed:  # meanwhile
-                new.cache.close()
-                raise _closed()
             old, self.generation = self.generation, new
             self._good(version)
-        announce(checked.notices)
-        log.info("generation %d of %s serves now", new.number, new.credentials.namespace)
-        self._drain(old, at_once=discard)
-        self.listeners.tell(new)
+            if self._closed:  # meanwhile
+                new.cache.close()
+                raise closed()
+            announce(checked.notices)
+            log.info("generation %d of %s serves now", new.number, new.credentials.namespace)
+            self._drain(old, at_once=discard)
+            self.listeners.tell(new)
         return True
+
+    def _rests(self, version: str) -> bool:
+        """Whether a version was rejected so lately that it is not tried again."""
+        rejected = self.rejected
+        return rejected is not None and rejected.version == version and self.clock.wall() < rejected.retry_at
 
     def _good(self, version: str) -> None:
         self.version, self.rejected = version, None
@@ -198,33 +219,33 @@ class Refresher(Watcher):
             self.source_error = problem.code
         else:
             now = self.clock.wall()
-            self.rejected = Rejected(version, broken.code, now, now + self._rest.pause())
+            self.rejected = Rejected(version or self._probed, broken.code, now, now + self._rest.pause())
         log.warning("no new generation, the present one serves on: %s", problem)
 
     def _drain(self, old: Generation, *, at_once: bool) -> None:
         if at_once:
             old.cache.close()
-        busy = self._busy()
+        busy = self._busy(old.number)
         if at_once:
-            self._end()
+            self._end(old.number)
         elif busy:
-            Job(self._drained, name="drain")
+            Job(lambda _job: self._drained(old.number), name="drain")
 
-    def _drained(self, _job: Job[Any]) -> None:
-        end, pause = self.clock.boot() + MAX_DRAIN, 1.0
-        while self._busy():
+    def _drained(self, number: int) -> None:
+        end = self.clock.boot() + MAX_DRAIN
+        while self._busy(number):
             left = end - self.clock.boot()
             if left <= 0 or self._closed:
-                self._end()
+                self._end(number)
                 return
-            self.clock.wait(threading.Event(), min(pause, left))
+            self.clock.wait(threading.Event(), min(1.0, left))
 
-    def _busy(self) -> int:
-        return sum([drain.retire() for drain in self._joined()])
+    def _busy(self, number: int) -> int:
+        return sum([drain.retire(number) for drain in self._joined()])
 
-    def _end(self) -> None:
+    def _end(self, number: int) -> None:
         for drain in self._joined():
-            drain.end()
+            drain.end(number)
 
     def _joined(self) -> list[Drains]:
         with self._lock:
@@ -239,7 +260,7 @@ class Refresher(Watcher):
             self.source_error = problem.code
             return
         self.checked_at, self.source_error = self.clock.wall(), None
-        known = None if None in versions else "+".join(map(str, versions))
+        known = self._probed = None if None in versions else "+".join(map(str, versions))
         rejected = self.rejected
         if known is not None and known == self.version:
             self.rejected = None
@@ -252,10 +273,6 @@ class Refresher(Watcher):
         self.watch.close()
         self.generation.cache.close()
         self.loader.close()
-
-
-def _closed() -> TokenError:
-    return TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
 
 
 def _content(credentials: Credentials) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wise_creds._engine import Job
+from wise_creds._slots import Policy
 from wise_creds.clock import Clock
 from wise_creds.errors import TokenError, TokenUnavailableError
 from wise_creds.shield import Outcome, attempt, described
@@ -69,6 +70,19 @@ class BackOff:
     def end(self) -> None:
         """Take note of a success."""
         self._failures = 0
+
+
+def late(policy: Policy) -> TokenError:
+    """Make the error of whoever has waited to the deadline."""
+    return TokenUnavailableError(
+        f"no token within {policy.deadline:g} s", code="WC508", namespace=policy.namespace, location=policy.place,
+        hint="is the token endpoint reachable from here? a larger deadline gives it longer",
+    )  # fmt: skip
+
+
+def closed() -> TokenError:
+    """Make the error of whoever asks something that was closed."""
+    return TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
 
 
 def unforeseen(caught: BaseException) -> TokenError:

@@ -18,10 +18,10 @@ from typing import Any
 
 from wise_creds._engine import Job
 from wise_creds._fork import reset_in_child
-from wise_creds._retry import ATTEMPTS, Ask, BackOff, persistently, unforeseen
+from wise_creds._retry import ATTEMPTS, Ask, BackOff, closed, late, persistently, unforeseen
 from wise_creds._slots import WALL_LOOK, Policy, Slot, Slots, Snapshot, Watcher, due, taken
 from wise_creds.clock import Clock
-from wise_creds.errors import TokenError, TokenUnavailableError
+from wise_creds.errors import TokenError
 from wise_creds.shield import Outcome
 from wise_creds.token import Token
 
@@ -194,7 +194,7 @@ class TokenCache:
 
     def _slot(self) -> Slot:
         if self.closed:
-            raise TokenUnavailableError("closed", code="WC513", retryable=False, hint="make a new one")
+            raise closed()
         return self._slots.take()
 
     def _token_or_job(self, slot: Slot) -> tuple[Token | None, Job[Token] | None]:
@@ -246,11 +246,9 @@ class TokenCache:
         if outcome is None:
             before = job.last_failure
             job.abandon()
-            return Outcome(error=copy.copy(before) or TokenUnavailableError(
-                f"no token within {self._policy.deadline:g} s", code="WC508", namespace=self._policy.namespace,
-                location=self._policy.place,
-                hint="is the token endpoint reachable from here? a larger deadline gives it longer",
-            ))  # fmt: skip
+            return Outcome(error=copy.copy(before) or late(self._policy))
+        if self.closed:  # meanwhile: not even a token that came is to be used
+            return Outcome(error=closed())
         # Each waiter raises an error of its own: one object in several threads would collect all their tracebacks.
         return Outcome(outcome.value, None if outcome.error is None else copy.copy(outcome.error))
 
@@ -276,7 +274,10 @@ class TokenCache:
             return
         with self._lock:
             if now >= self._renew_not_before and (self._renewal is None or self._renewal.done):
-                self._renewal = Job(self._renew_due, name="renewal")
+                try:
+                    self._renewal = Job(self._renew_due, name="renewal")
+                except RuntimeError:  # no thread can be started now; the present token serves on
+                    self._back_off(now)
 
     def _renew_due(self, _job: Job[None]) -> None:
         for slot, snapshot in self._slots.everyone():

@@ -16,7 +16,6 @@ from wise_creds._engine import Job
 from wise_creds._generation import Generation
 from wise_creds._slots import Policy
 from wise_creds._token_cache import TokenCache
-from wise_creds.clock import Clock
 from wise_creds.errors import CredentialsError, TokenError, TokenRejectedError, TokenUnavailableError, printable
 from wise_creds.secret import Secret
 from wise_creds.shield import described
@@ -25,6 +24,7 @@ from wise_creds.token import Token
 if TYPE_CHECKING:
     import httpx
 
+    from wise_creds._rotator import Rotator
     from wise_creds._wiring import Wiring
 
 NOT_STORED = "WC517"
@@ -141,11 +141,11 @@ class UserTokens:
     """
 
     def __init__(
-        self, grant: UserGrant, policy: Policy, *, clock: Clock, wiring: Callable[[dict[str, Any], TokenCache], Wiring]
-    ) -> None:
-        self._cache = TokenCache(grant, clock=clock, policy=replace(policy, scope="process"))
+        self, grant: UserGrant, policy: Policy, *, watcher: Rotator,
+        wiring: Callable[[dict[str, Any], TokenCache], Wiring],
+    ) -> None:  # fmt: skip
+        self._cache = TokenCache(grant, clock=watcher.clock, policy=replace(policy, scope="process"), watcher=watcher)
         self._wiring = wiring
-        self._header = self._cache.header_source()
 
     def token(self) -> Token:
         """
@@ -155,15 +155,15 @@ class UserTokens:
             TokenError: there is none; WC515 wants the user's authorisation anew.
             CredentialsError: the secret has no field of the name given.
         """
-        return self._cache.current() or self._cache.obtain()
+        return self._cache.current() or self._wiring({}, self._cache).ready()[2]
 
     def authorization(self) -> str:
         """Give the value of an `Authorization` header."""
-        return self._header()
+        return self.token().authorization()
 
     async def atoken(self) -> Token:
         """Do the same as `token` without blocking the event loop."""
-        return self._cache.current() or await self._cache.obtain_async()
+        return self._cache.current() or (await self._wiring({}, self._cache).aready())[2]
 
     async def aauthorization(self) -> str:
         """Give the value of an `Authorization` header."""

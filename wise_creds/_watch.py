@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 from wise_creds._engine import Job
 from wise_creds.clock import Clock
@@ -66,12 +67,17 @@ class Watch:
         with self._lock:
             if self._closed:
                 return
+            # Where no thread can be started now, whoever uses a token is not to suffer from that.
             if not self._watching:
                 self._watching = True
-                Job(self._watch, name="watch")
+                try:
+                    Job(self._watch, name="watch")
+                except RuntimeError:
+                    self._watching = False
             elif self._clock.boot() > self._at + _LATE:  # pragma: no branch  else another thread was first
                 self._next()
-                Job(lambda _job: self._looked(), name="probe")
+                with suppress(RuntimeError):
+                    Job(lambda _job: self._looked(), name="probe")
 
     def close(self) -> None:
         """Look no more."""
@@ -91,7 +97,8 @@ class Watch:
         woken = self._woken
         while self._interval and not self._closed:
             self._clock.wait(woken, max(0.0, self._at - self._clock.boot()))
-            woken.clear()
+            if not self._closed:
+                woken.clear()
             if self._clock.boot() >= self._at and self._interval and not self._closed:
                 self._next()
                 if not self._looked():

@@ -82,12 +82,12 @@ class Wiring:
         self.endpoints.check(url.scheme, host, url.port, userinfo=bool(url.userinfo))
 
 
-def private(request: httpx.Request, token: Token) -> httpx.Request:
+def private(request: httpx.Request, token: Token, **extensions: object) -> httpx.Request:
     """Give the request as it is sent: a copy with the bearer, which the caller never sees."""
     headers = request.headers.copy()
     headers["Authorization"] = token.authorization()
     # Only the timeout: `trace` would show the private request, `sni_hostname` would change whom TLS verifies.
-    extensions = {key: value for key, value in request.extensions.items() if key == "timeout"}
+    extensions |= {key: value for key, value in request.extensions.items() if key == "timeout"}
     return httpx.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=extensions)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet
+from weakref import ref
 
 from wise_creds._generation import Generation, policy
 from wise_creds._listeners import Callback
@@ -39,7 +39,7 @@ class Connection:
     def __init__(self, rotator: Rotator, notices: tuple[Notice, ...]) -> None:
         self._rotator = rotator
         self._config = rotator.loader.config
-        self._users: WeakSet[UserTokens] = WeakSet()
+        self._users: list[ref[UserTokens]] = []
         self.notices = notices
 
     @property
@@ -161,9 +161,13 @@ class Connection:
         if config.options.grant == "personal_token":
             raise ConfigError("a personal token has no users beside its own", code="WC112", namespace=self.namespace,
                               location="grant", hint='grant = "client_credentials" with client ID and secret')  # fmt: skip
-        users = UserTokens(grant, policy(config), clock=self._rotator.clock, wiring=self._wiring)
-        self._users.add(users)
+        users = UserTokens(grant, policy(config), watcher=self._rotator, wiring=self._wiring)
+        self._users.append(ref(users))
         return users
+
+    def _known_users(self) -> list[UserTokens]:
+        self._users = [one for one in self._users if one() is not None]
+        return [users for one in self._users if (users := one()) is not None]
 
     def refresh(self, *, discard: bool = False) -> bool:
         """
@@ -180,18 +184,20 @@ class Connection:
             LoadError: the sources cannot be read, or what they hold is not usable; the present generation serves on.
             TokenError: Wise gives no token for it; the present generation serves on.
         """
-        changed = self._rotator.refresh(discard=discard)
-        self._forget(discard=discard)
-        return changed
+        try:
+            return self._rotator.refresh(discard=discard)
+        finally:
+            self._forget(discard=discard)
 
     async def arefresh(self, *, discard: bool = False) -> bool:
         """Do the same as `refresh` without blocking the event loop."""
-        changed = await self._rotator.arefresh(discard=discard)
-        self._forget(discard=discard)
-        return changed
+        try:
+            return await self._rotator.arefresh(discard=discard)
+        finally:
+            self._forget(discard=discard)
 
     def _forget(self, *, discard: bool) -> None:
-        for users in self._users if discard else ():
+        for users in self._known_users() if discard else ():
             users.discard()
 
     def on_rotate(self, callback: Callback) -> Callable[[], None]:
@@ -246,7 +252,7 @@ class Connection:
     def close(self) -> None:
         """Forget the tokens and let the sources go; clients made here raise from now on."""
         self._rotator.close()
-        for users in self._users:
+        for users in self._known_users():
             users.close()
 
     async def aclose(self) -> None:
