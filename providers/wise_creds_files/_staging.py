@@ -30,7 +30,10 @@ class FilesProvider(FilesReader):
         """Write the fields over what is staged, else over a copy of the current set; the same again is a no-op."""
         with self._locked(deadline) as layout:
             base = layout.pending
-            if base is not None:
+            if base not in (
+                None,
+                layout.current,
+            ):  # a promotion that was killed at its end leaves both names on one set
                 self._refuse_stale(layout.current, base)
             before = contents(base or layout.current)
             after = self._changed(before, fields)

@@ -77,7 +77,8 @@ class VaultProvider(VaultReader):
             if problem.code != "WC301":
                 self._remove(wire)  # deleted by hand, and Vault would go on counting
         else:
-            self._refuse_stale(wire, about, made)
+            if pending != current:  # else a promotion was killed at its end
+                self._refuse_stale(wire, about, made)
             content, number, self._chosen = copy.deepcopy(pending), about["version"], about["created_time"]
         put_fields(content, fields, self._options.fields)
         if content != pending:

@@ -250,6 +250,19 @@ def test_what_was_staged_before_a_file_was_written_by_hand_is_never_promoted(sto
     )
 
 
+def test_after_a_promotion_that_was_killed_at_its_end_staging_goes_on(store: Path) -> None:
+    """Current and pending are one set then, whose files were written one after the other: nothing is stale."""
+    operator = Operator(store)
+    operator.rotate(client_secret="canary-secret-first")
+    current = (store / "..data").readlink()
+    (store / "..pending").symlink_to(current)
+    last = max((store / current).iterdir(), key=lambda path: path.stat().st_ctime_ns)
+    while last.stat().st_ctime_ns <= min(path.stat().st_ctime_ns for path in (store / current).iterdir()):
+        last.chmod(0o600)
+    operator.rotate(client_secret="canary-secret-second")
+    assert operator.values()["client_secret"] == "canary-secret-second"
+
+
 def test_only_what_was_looked_at_is_promoted(store: Path) -> None:
     """Another operator's pending set was not checked."""
     mine, other = Operator(store), Operator(store)

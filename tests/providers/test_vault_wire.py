@@ -786,6 +786,15 @@ def test_what_was_staged_before_the_current_version_is_never_promoted_and_not_bu
     assert vault.content() == {**NEW, "certificate": "added"}
 
 
+def test_after_a_promotion_that_was_killed_at_its_end_staging_goes_on(vault: Vault) -> None:
+    """What is pending is what is current then, so nothing is stale."""
+    provider = vault.provider()
+    STEPS["stage"](provider)
+    vault.put(NEW)
+    provider.stage({"client_id": Secret("canary-new-id")}, deadline=soon())
+    assert vault.content("wise/sandbox-pending") == {**NEW, "client_id": "canary-new-id"}
+
+
 def test_only_what_was_looked_at_is_promoted(vault: Vault) -> None:
     """Another operator's pending version was not checked."""
     mine, other = vault.provider(), vault.provider()
