@@ -70,6 +70,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def legal_port(parts: SplitResult) -> bool:
+    """Whether a URL has a port that can be, or none."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
 def legal_host(host: str) -> bool:
     """Whether this is an exact host name or an IP literal, as `allow_hosts` takes it."""
     try:

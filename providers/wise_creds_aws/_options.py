@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from wise_creds import Options as BaseOptions
-from wise_creds.namespace import is_loopback
+from wise_creds.namespace import is_loopback, legal_port
 from wise_creds.provider import ConfigPath, option_problem
 
 _ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):([0-9]{12}):secret:([A-Za-z0-9/_+=.@-]{1,519})")
@@ -84,7 +84,7 @@ class AwsOptions(BaseOptions):
         if url is None:
             return None
         parts = urlsplit(url)
-        if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment or not _port(parts):
+        if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment or not legal_port(parts):
             raise option_problem("not a plain URL", code="WC204", hint="https://host, without user, query or fragment")
         plain = parts.scheme == "http" and (info.field_name == "proxy" or is_loopback(parts.hostname))
         if parts.scheme != "https" and not plain:
@@ -125,10 +125,3 @@ class AwsOptions(BaseOptions):
     def roles(self) -> list[str]:
         """The roles to assume, in order."""
         return [self.role_arn] if isinstance(self.role_arn, str) else list(self.role_arn or ())
-
-
-def _port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False

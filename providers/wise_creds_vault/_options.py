@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from wise_creds import Options as BaseOptions
-from wise_creds.namespace import is_loopback
+from wise_creds.namespace import is_loopback, legal_port
 from wise_creds.provider import ConfigPath, option_problem
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -161,7 +161,7 @@ class VaultOptions(BaseOptions):
         if (
             not parts.hostname
             or "@" in parts.netloc
-            or not _port(parts)
+            or not legal_port(parts)
             or parts.query
             or parts.fragment
             or parts.path.strip("/")
@@ -177,7 +177,7 @@ class VaultOptions(BaseOptions):
     @classmethod
     def _proxy(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "http://none")
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not _port(parts):
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not legal_port(parts):
             raise option_problem("not a plain URL", code="WC204", hint="http://host:port, without a user")
         return url
 
@@ -229,10 +229,3 @@ def _exclusive(auth: A, one: str, other: str) -> A:
     if getattr(auth, one) is not None and getattr(auth, other) is not None:
         raise option_problem(f"{one} and {other} exclude each other", code="WC104", hint="keep one of the two")
     return auth
-
-
-def _port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
